@@ -114,6 +114,11 @@ class Records:
     def __contains__(self, record_id: str) -> bool:
         return record_id in self._row
 
+    def drop_index(self, ids: Iterable[str]) -> None:
+        """Let `ids` no longer be found; for whoever owns these arrays and overwrites the rows (`methods.rows`)."""
+        for record_id in ids:
+            del self._row[record_id]
+
     def take(self, rows: Sequence[int] | Array) -> Records:
         """The records at `rows` (numbers or a Boolean mask), in that order."""
         index = np.asarray(rows)

@@ -1,4 +1,4 @@
-"""The table of methods: name -> class. Adding one touches this line, its file, a test and a docs page."""
+"""The tables of methods and learners: name -> class. Adding one touches a line, its file, a test and a docs page."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ from expunge.methods.examples.seif import Seif
 from expunge.methods.examples.ssd import Ssd
 from expunge.methods.examples.sun import Sun
 from expunge.methods.examples.unsir import Unsir
+from expunge.methods.learner import Learner
+from expunge.recipe import Recipe
 
-__all__ = ["METHODS", "Chain", "chain", "make_method"]
+__all__ = ["LEARNERS", "METHODS", "Chain", "chain", "make_learner", "make_method"]
 
 METHODS: dict[str, type[WeightMethod]] = {
     method.name: method
@@ -109,3 +111,33 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Weigh
         if key not in known:
             raise RequestError(f"{name} has no hyper-parameter {key!r}", f"It has: {', '.join(known) or 'none'}")
     return METHODS[name](**parameters)
+
+
+# Models built to forget: `fit`, `forget`, `predict`.
+LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in ()}
+
+
+# Learners of others, from the entry-point group `expunge.learners`, under the same contract.
+LEARNERS |= {point.name: point.load() for point in entry_points(group="expunge.learners") if point.name not in LEARNERS}
+
+
+def make_learner(name: str, parameters: Mapping[str, Any] | None = None) -> Learner:
+    """A learner by its name in the table and its hyper-parameters; a recipe may be given as a mapping.
+
+    Raises:
+        UnknownName: no such learner. RequestError: a hyper-parameter it does not have, or one that is missing.
+    """
+    parameters = dict(parameters or {})
+    if name not in LEARNERS:
+        raise UnknownName("learner", name, LEARNERS)
+    known = {f.name: f for f in dataclasses.fields(LEARNERS[name])}  # type: ignore[arg-type]
+    for key in parameters:
+        if key not in known:
+            raise RequestError(f"{name} has no hyper-parameter {key!r}", f"It has: {', '.join(known) or 'none'}")
+    for key, field in known.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and key not in parameters:
+            raise RequestError(f"{name} needs the hyper-parameter {key!r}", "Give it")
+    if isinstance(parameters.get("recipe"), Mapping):
+        parameters["recipe"] = Recipe.from_dict(parameters["recipe"])
+    return LEARNERS[name](**parameters)

@@ -1,0 +1,1 @@
+"""Evidence: lineage, replay, certificates and the log they stand in."""
