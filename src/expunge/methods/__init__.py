@@ -10,6 +10,7 @@ from typing import Any
 from expunge.errors import RequestError, UnknownName
 from expunge.methods.base import WeightMethod
 from expunge.methods.compose import Chain, chain
+from expunge.methods.exact.sisa import Sisa
 from expunge.methods.examples.amnesiacs import Amnesiacs
 from expunge.methods.examples.ascent_random_labels import AscentRandomLabels
 from expunge.methods.examples.bad_teacher import BadTeacher
@@ -114,7 +115,7 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Weigh
 
 
 # Models built to forget: `fit`, `forget`, `predict`.
-LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in ()}
+LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (Sisa,)}
 
 
 # Learners of others, from the entry-point group `expunge.learners`, under the same contract.

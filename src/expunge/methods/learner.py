@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,10 +103,13 @@ class Job:
     Args:
         workers: something with ``run(task, folder, chunks, on_done)`` (`expunge.training.workers`); None works here.
         progress: called with (what, done, total).
+        scratch: a folder for work that is done in pieces: interrupted, it goes on from what is there. Whoever gives it
+            removes it in the end. None keeps everything in memory.
     """
 
     workers: Any = None
     progress: Progress | None = None
+    scratch: Path | None = None
 
 
 class LearnedModel:
@@ -155,7 +159,7 @@ class Learner(ABC):
     task: ClassVar[str] = "classification"
     needs: ClassVar[tuple[str, ...]] = ()
 
-    # --- what a learner writes ----------------------------------------------------------------------------------------
+    # --- what a learner writes ---------------------------------------------------------------------------------------
 
     @abstractmethod
     def learn(self, records: Records, *, seed: int, job: Job) -> Learned:
@@ -183,7 +187,7 @@ class Learner(ABC):
             raise NotImplementedError(f"{self.name} is not exact and must say what it is")
         return Exact(equality=self.equality)  # type: ignore[arg-type]
 
-    # --- what everybody calls -----------------------------------------------------------------------------------------
+    # --- what everybody calls ----------------------------------------------------------------------------------------
 
     def fit(self, records: Records, *, seed: int = 0, job: Job | None = None) -> State:
         """Learn from `records`; a function of (records, hyper-parameters, seed).

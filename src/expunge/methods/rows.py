@@ -17,6 +17,10 @@ class Rows:
     Erasing overwrites the row in place and marks it dead, which costs the same in a table of a thousand rows and of a
     million. Whoever holds the same `Rows` sees the row vanish: a copy that kept it would defeat the purpose.
 
+    Attributes:
+        memo: name -> (positions, ...) values that follow from a row's own id and columns alone (its shard, its hash),
+            for whoever would otherwise compute them again for the whole table at every request; never saved.
+
     Args:
         records: copied, so that the caller's arrays are never written to.
     """
@@ -32,6 +36,7 @@ class Rows:
         self._alive = np.ones(len(records), dtype=bool)
         self._count = len(records)
         self._compact: Records | None = None
+        self.memo: dict[str, Array] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -58,6 +63,11 @@ class Rows:
     def column(self, name: str) -> Array:
         """A column with its holes: rows that were erased read as zero or ""; index it by `at` or by `alive`."""
         return self._table.column(name)
+
+    @property
+    def table(self) -> Records:
+        """All positions with their holes, for functions of each row by itself; see `column`."""
+        return self._table
 
     @property
     def alive(self) -> npt.NDArray[np.bool_]:

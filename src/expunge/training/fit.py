@@ -67,8 +67,14 @@ def train_loop(
     first_epoch: int = 0,
     optimiser: Optimiser | None = None,
     after_epoch: Callable[[int], Tensor | None] | None = None,
+    epochs: float | None = None,
+    purpose: str = "train",
 ) -> list[float]:
-    """Minimise cross-entropy over `table` as `trainer` says, in place."""
+    """Minimise cross-entropy over `table` as `trainer` says, in place.
+
+    Args:
+        epochs: passes instead of the trainer's; a fraction stops within one. purpose: names the order of the rows.
+    """
 
     def objective(net: Net, batch: Batch) -> Tensor:
         return batch.mean(cross_entropy(net(batch), batch.y, trainer.label_smoothing))
@@ -76,11 +82,11 @@ def train_loop(
     return loop.run(
         objective,
         Stream(table=table, batch_size=trainer.batch_size, name="train"),
-        epochs=trainer.epochs,
+        epochs=trainer.epochs if epochs is None else epochs,
         optimiser=optimiser or optimiser_of(trainer),
         schedule=SCHEDULES[trainer.schedule],
         first_epoch=first_epoch,
-        purpose="train",
+        purpose=purpose,
         after_epoch=after_epoch,
     )
 
