@@ -17,15 +17,16 @@ def save_records(records: Records, path: Path) -> None:
 
     numbers = {k: np.ascontiguousarray(v) for k, v in records.columns.items() if v.dtype.kind not in "OUT"}
     words = {k: v.astype(str).tolist() for k, v in records.columns.items() if k not in numbers}
-    metadata = {
-        "ids": json.dumps(records.ids.tolist()),
-        "owners": json.dumps(None if records.owners is None else records.owners.tolist()),
-        "classes": json.dumps(list(records.classes)),
-        "feature_names": json.dumps(list(records.feature_names)),
-        "words": json.dumps(words),
+    told = {
+        "ids": records.ids.tolist(),
+        "owners": None if records.owners is None else records.owners.tolist(),
+        "classes": list(records.classes),
+        "feature_names": list(records.feature_names),
+        "words": words,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(numbers, str(path), metadata=metadata)
+    # One entry: safetensors writes several in any order, and the same records must be the same bytes.
+    save_file(numbers, str(path), metadata={"records": json.dumps(told, sort_keys=True)})
 
 
 def read_records(path: Path) -> Records:
@@ -38,16 +39,14 @@ def read_records(path: Path) -> Records:
 
     try:
         with safe_open(str(path), "np") as file:
-            metadata = file.metadata() or {}
+            told = json.loads((file.metadata() or {})["records"])
             columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except Exception as error:
         raise RunError(f"cannot read the records in {path} ({error})", "Remove the folder and run again") from error
-    words = json.loads(metadata["words"])
-    owners = json.loads(metadata["owners"])
     return Records(
-        ids=np.array(json.loads(metadata["ids"]), dtype=str),
-        columns={**columns, **{k: np.array(v, dtype=str) for k, v in words.items()}},
-        owners=None if owners is None else np.array(owners, dtype=str),
-        classes=tuple(json.loads(metadata["classes"])),
-        feature_names=tuple(json.loads(metadata["feature_names"])),
+        ids=np.array(told["ids"], dtype=str),
+        columns={**columns, **{k: np.array(v, dtype=str) for k, v in told["words"].items()}},
+        owners=None if told["owners"] is None else np.array(told["owners"], dtype=str),
+        classes=tuple(told["classes"]),
+        feature_names=tuple(told["feature_names"]),
     )

@@ -23,6 +23,10 @@ P0(c) = C(N − c, K)/C(N, K) is the chance that all of them miss c rows:
 
     batch of K:        Σ_shards Σ_i e_i c_i [1 − K/N − P0(c_u(i))]
     request k alone:   (N − k) Σ_shards Σ_i e_i c_i (c_u(i) − 1) / (N(N − 1))
+
+Whole steps. With `Layout.batch_size` a stage of m rows costs `expunge.forecast.steps.gradients` of m in place of e_i m.
+The m remaining rows of a hashed i-block are binomial and independent of which block is hit, so (N − K) i/(SR) e_i above
+becomes the mean of that function over Bin(N − K, i/(SR)).
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ import math
 
 from expunge.errors import RequestError
 from expunge.forecast.layout import Layout, check_count, equal_budget_epochs
+from expunge.forecast.steps import total_gradients
 
 # Above so many factors a product of them gives way to the gamma function, whose rounding no longer matters there.
 MOST_FACTORS = 1_000_000
@@ -50,6 +55,12 @@ def expected_cost(layout: Layout, requests: int, *, batch: bool = False) -> floa
     blocks = zip(layout.stage_epochs, range(1, layout.slices + 1), layout.reach, strict=True)
     if layout.placing == "hashed":
         parts = layout.shards * layout.slices
+        if layout.batch_size is not None:
+            left = range(N - K, N - K + 1) if batch else range(N - K, N)
+            return layout.shards * math.fsum(
+                hit_hashed(u / parts, K if batch else 1) * total_gradients(left, i / parts, e, layout.batch_size)
+                for e, i, u in blocks
+            )
         if batch:
             return (N - K) * math.fsum(e * (i / layout.slices) * hit_hashed(u / parts, K) for e, i, u in blocks)
         return _remaining(N, K) * math.fsum(e * (i / layout.slices) * (u / parts) for e, i, u in blocks)
@@ -72,6 +83,9 @@ def retrain_cost(layout: Layout, requests: int, *, batch: bool = False) -> float
         RequestError: no request, or as many as there are rows.
     """
     check_requests(layout, requests)
+    if layout.batch_size is not None:
+        left = range(layout.rows - requests, layout.rows - requests + 1 if batch else layout.rows)
+        return total_gradients(left, 1.0, layout.epochs, layout.batch_size)
     return (layout.rows - requests if batch else _remaining(layout.rows, requests)) * layout.epochs
 
 
@@ -88,6 +102,12 @@ def training_cost(layout: Layout) -> float:
     whole epochs a slice (`Layout.slice_epochs`) may cost more or less.
     """
     stages = layout.stage_epochs
+    if layout.batch_size is not None:
+        every = range(layout.rows, layout.rows + 1)
+        parts = layout.shards * layout.slices
+        return layout.shards * math.fsum(
+            total_gradients(every, i / parts, e, layout.batch_size) for i, e in enumerate(stages, 1)
+        )
     if layout.placing == "hashed":
         return layout.rows * math.fsum(e * (i / layout.slices) for i, e in enumerate(stages, 1))
     return math.fsum(

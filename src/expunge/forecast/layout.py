@@ -37,7 +37,7 @@ def spread_evenly(slices: int, kept: int) -> tuple[int, ...]:
         raise RequestError(
             f"{kept} checkpoints a shard cannot be kept of {slices} slices", f"Keep between 1 and {slices}"
         )
-    return tuple(-(-slices * m // kept) for m in range(1, kept + 1))
+    return tuple(round(slices * m / kept) for m in range(1, kept + 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class Layout:
         slice_epochs: (R,) epochs of each stage; None for 2e'/(R + 1) in each.
         kept: slices after which a checkpoint is kept, rising, the last being R; None for all. Forgetting goes back to
             the last checkpoint kept before the slice of the row.
+        batch_size: rows a step of training, where a stage ends with a whole step; None counts e_i passes to the row.
+            Few rows a slice make the difference: a tenth of an epoch is still one step.
 
     Raises:
         RequestError: a number is out of its range, or the rows do not fill the slices.
@@ -62,6 +64,7 @@ class Layout:
     placing: Placing = "hashed"
     slice_epochs: tuple[float, ...] | None = None
     kept: tuple[int, ...] | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("rows", "shards", "slices"):
@@ -82,6 +85,13 @@ class Layout:
                 f"{self.rows} rows: some would hold nothing",
                 f"Use at most {self.rows // self.shards} slices, or fewer shards",
             )
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
+            if self.placing != "hashed":
+                raise RequestError(
+                    f"whole steps of {self.batch_size} rows are counted for hashed rows only",
+                    "Leave the batch size out, or place rows by hash",
+                )
         if self.slice_epochs is not None:
             if len(self.slice_epochs) != self.slices:
                 raise RequestError(

@@ -73,7 +73,7 @@ def _at_once(layout: Layout, shard: Counts, part: Counts, removed: Counts) -> Co
     remains[run, removed] = False
     seen = np.cumsum(_count(layout, shard, part, remains), axis=2)
     again = np.arange(layout.slices) >= first[:, :, None]
-    costs: Costs = (seen * again * np.asarray(layout.stage_epochs)).sum(axis=(1, 2))
+    costs: Costs = (_worked(layout, seen) * again).sum(axis=(1, 2))
     return costs
 
 
@@ -86,7 +86,7 @@ def _in_turn(layout: Layout, shard: Counts, part: Counts, removed: Counts) -> Co
         counts[runs, s, r] -= 1
         seen = np.cumsum(counts[runs, s], axis=1)
         again = np.arange(layout.slices) >= restart[r][:, None]
-        costs += (seen * again * np.asarray(layout.stage_epochs)).sum(axis=1)
+        costs += (_worked(layout, seen) * again).sum(axis=1)
     return costs
 
 
@@ -96,3 +96,18 @@ def _count(layout: Layout, shard: Counts, part: Counts, chosen: npt.NDArray[np.b
     cell = (np.arange(runs)[:, None] * layout.shards + shard) * layout.slices + part
     cells = runs * layout.shards * layout.slices
     return np.bincount(cell[chosen], minlength=cells).reshape(runs, layout.shards, layout.slices)
+
+
+def _worked(layout: Layout, seen: Counts) -> Costs:
+    """Example gradients of training each stage on its rows, seen (..., R): passes, or step after step until done."""
+    epochs = np.broadcast_to(np.asarray(layout.stage_epochs, dtype=float), seen.shape)
+    if layout.batch_size is None:
+        return seen * epochs
+    left = np.ceil(np.round(np.ceil(seen / layout.batch_size) * epochs, 9))
+    worked, position = np.zeros(seen.shape), np.zeros(seen.shape, dtype=np.int64)
+    while (stepping := left > 0).any():
+        step = np.minimum(layout.batch_size, seen - position)
+        worked += np.where(stepping, step, 0)
+        position = np.where(position + step >= seen, 0, position + step)
+        left -= 1
+    return worked

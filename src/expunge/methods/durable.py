@@ -321,7 +321,7 @@ class DurableLearner:
         records = state.rows.records()
         _write(self._path(records.digest()), lambda temporary: save_records(records, temporary))
         for part in state.parts.values():
-            arrays = {name: np.ascontiguousarray(array) for name, array in part.items()}
+            arrays = {name: np.asarray(array, order="C") for name, array in part.items()}
             _write(self._path(part_digest(part)), lambda temporary, arrays=arrays: save_file(arrays, str(temporary)))  # type: ignore[misc]
 
     def _sweep(self) -> None:

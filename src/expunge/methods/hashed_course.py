@@ -29,7 +29,7 @@ def row_keys(ids: Iterable[str], seed: int) -> Keys:
 
 
 def mixed(keys: Keys, salt: int) -> Keys:
-    """(n,) keys mixed with a 63-bit salt by the finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014), a bijection."""
+    """(n,) keys mixed with a 63-bit salt: splitmix64's finaliser, a bijection (Steele, Lea & Flood, OOPSLA 2014)."""
     z = (keys ^ np.uint64(salt)) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -41,8 +41,8 @@ class HashedCourse:
     """The order of a training run: periods one after the other, each of `epochs` passes of `steps_per_epoch` steps.
 
     Args:
-        seed: of the order. epochs: passes over the rows of a period. steps_per_epoch: fixed, whatever the number of rows.
-        periods: how many; a row's period is given from outside (when it came in), 0 for all where there is but one.
+        seed: of the order. epochs: passes over the rows of a period. steps_per_epoch: fixed, however many rows there
+            are. periods: how many; a row's period is given from outside (when it came in), 0 where there is but one.
     """
 
     seed: int
@@ -71,7 +71,8 @@ class HashedCourse:
         period, epoch = divmod(number, self.epochs)
         rows = np.flatnonzero(periods == period) if self.periods > 1 else np.arange(len(keys))
         hashes = self._hash(keys[rows], epoch)
-        # Sorted by the hash, the steps come one after the other. Equal hashes keep the table's order: no deletion moves it.
+        # Sorted by the hash, the steps come one after the other. Equal hashes keep the order of the table, which no
+        # deletion changes.
         order = np.argsort(hashes, kind="stable")
         cuts = np.searchsorted(self._place(hashes[order]), np.arange(1, self.steps_per_epoch))
         return np.split(rows[order], cuts)
@@ -104,7 +105,8 @@ class HashedCourse:
 
             T − Σ_j (t_j − t_{j−1})·P(first seen ≥ t_j),  P(first seen ≥ t) = (1 − (t − b)/s)^K  for b ≤ t < b + s,
 
-        with t_j the checkpoints, b the period's first step, s the steps of an epoch; P is 1 before b and 0 from b + s on.
+        with t_j the checkpoints (t_0 = 0), b the period's first step and s the steps of an epoch; P is 1 before b and 0
+        from b + s on.
 
         Raises:
             RequestError: no such period, or fewer than one request.

@@ -6,13 +6,13 @@ logged. To forget U, load the last checkpoint t ≤ min{s : B_s ∩ U ≠ ∅} a
 
     (θ, v)_{s+1} = step((θ, v)_s, ∇ mean_{B_s ∖ U} ℓ, η_s)    for s = t, …, T−1    (v: the optimiser's state),
 
-with a step whose batch has become empty left out and its learning rate η_s unused. What comes out has the bytes of a fit
-that never saw U, because a row's batch is a function of its own id (`expunge.methods.hashed_course`).
+with a step whose batch has become empty left out and its learning rate η_s unused. What comes out has the bytes of a
+fit that never saw U, because a row's batch is a function of its own id (`expunge.methods.hashed_course`).
 
 This differs from the authors' code in:
-    1. Batches are drawn by a hash of the id. The paper filters the batches that were drawn for all the data; that equals
-       training on the rest with *those* batches, and the log then tells where rows are missing. Here the log after
-       `forget` is the log of a fresh fit.
+    1. Batches are drawn by a hash of the id. The paper filters the batches that were drawn for all the data; that
+       equals training on the rest with *those* batches, and the log then tells where rows are missing. Here the log
+       after `forget` is the log of a fresh fit.
     2. There is no gradient accumulation, so the log has no accumulation boundary.
     3. Of its fast paths, only checkpoints are here: no ring of per-step deltas, no adapters, no curvature-guided step.
     4. Checkpoints stand only where a row can still be unseen, in the first pass.
@@ -141,7 +141,9 @@ class Replay(Learner):
 
     def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
         positions = np.flatnonzero(state.rows.alive)
-        gone = np.isin(positions, state.rows.at(ids))
+        leaves = np.zeros(len(state.rows.alive), bool)
+        leaves[state.rows.at(ids)] = True
+        gone = leaves[positions]
         columns = {name: state.rows.column(name) for name in ("x", "y", self.arrival) if name is not None}
         keys = np.asarray(state.parts[LOG]["keys"])
         course = self.course(state.seed)
@@ -152,7 +154,7 @@ class Replay(Learner):
         return self._run(columns, positions[~gone], keys[~gone], state.seed, start, state.parts, job, first_seen=first)
 
     def predict(self, state: State, x: Array) -> Array:
-        return self.scores(state, x).argmax(1)
+        return np.asarray(self.scores(state, x).argmax(1))
 
     def scores(self, state: State, x: Array) -> Array:
         """(n, classes) logits."""

@@ -1,0 +1,51 @@
+"""Small records for every task, and how each learner is made when its defaults do not suit two hundred records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from expunge.data.digits import load_digits
+from expunge.data.records import Records
+from expunge.methods import LEARNERS
+from expunge.methods.learner import Learner
+from expunge.recipe import Recipe, Trainer
+
+RECIPE = Recipe(
+    factory="expunge.models.architectures:mlp",
+    kwargs={"features": 64, "classes": 10, "width": 16},
+    trainer=Trainer(epochs=2, batch_size=16),
+)
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sisa": {"recipe": RECIPE, "shards": 3, "slices": 2},
+}
+
+
+def make(name: str) -> Learner:
+    """The learner with its defaults, or with what `SETTINGS` says; a recipe where it needs one."""
+    settings = dict(SETTINGS.get(name, {}))
+    if "recipe" in LEARNERS[name].needs:
+        settings.setdefault("recipe", RECIPE)
+    return LEARNERS[name](**settings)
+
+
+def records_for(task: str, n: int = 120) -> Records:
+    """`n` records of a task, with owners of about four records each."""
+    digits = load_digits().take(np.arange(n))
+    owners = np.array([f"owner-{k // 4}" for k in range(n)])
+    x = digits.x.reshape(n, -1).astype(np.float32)
+    columns: dict[str, np.ndarray]
+    if task == "classification":
+        columns = {"x": x, "y": digits.y}
+    elif task == "regression":
+        columns = {"x": x[:, :12].astype(np.float64), "y": x.sum(1).astype(np.float64) + np.sin(np.arange(n))}
+    elif task == "clustering":
+        columns = {"x": x}
+    elif task == "recommendation":
+        generator = np.random.default_rng(0)
+        columns = {"item": generator.integers(0, 15, n)}
+    else:
+        raise KeyError(task)
+    return Records(ids=digits.ids, columns=columns, owners=owners)
