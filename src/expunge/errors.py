@@ -16,6 +16,7 @@ ExpungeError
 ├── NonFiniteLoss             training or unlearning diverged
 ├── NothingChanged            a method ended with the weights it was given
 ├── GuaranteeTooStrong        a result claims more than its method may
+├── TamperedEvidence          a log, manifest, checkpoint or certificate is not what was signed
 └── RunError                  the run folder cannot be used: unwritable, of another request, damaged
     └── NotEnoughRoom         too little disk or time, found before starting
 """
@@ -130,11 +131,13 @@ class MissingEvidence(ExpungeError):
 class MissingReference(MissingEvidence):
     """A metric compares with a reference that is not there; it never returns a default instead."""
 
-    def __init__(self, metric: str, reference: str) -> None:
-        super().__init__(
-            f"{metric} compares with {reference}, and there is none",
-            "Give the problem a recipe so that references can be trained, or ask for more of them",
-        )
+    def __init__(
+        self,
+        metric: str,
+        reference: str,
+        remedy: str = "Give the problem a recipe so that references can be trained, or ask for more of them",
+    ) -> None:
+        super().__init__(f"{metric} compares with {reference}, and there is none", remedy)
 
 
 class NonFiniteLoss(ExpungeError):
@@ -159,6 +162,10 @@ class NothingChanged(ExpungeError):
 
 class GuaranteeTooStrong(ExpungeError):
     """A result claims a stronger guarantee than its method declares."""
+
+
+class TamperedEvidence(ExpungeError):
+    """A log, manifest, checkpoint, certificate or key is not what was written and signed."""
 
 
 class RunError(ExpungeError):

@@ -10,6 +10,8 @@ from typing import Any
 from expunge.errors import RequestError, UnknownName
 from expunge.methods.base import WeightMethod
 from expunge.methods.compose import Chain, chain
+from expunge.methods.exact.periodic import PeriodicRetraining
+from expunge.methods.exact.replay import Replay
 from expunge.methods.exact.sisa import Sisa
 from expunge.methods.examples.amnesiacs import Amnesiacs
 from expunge.methods.examples.ascent_random_labels import AscentRandomLabels
@@ -115,7 +117,7 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Weigh
 
 
 # Models built to forget: `fit`, `forget`, `predict`.
-LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (Sisa,)}
+LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (Sisa, Replay, PeriodicRetraining)}
 
 
 # Learners of others, from the entry-point group `expunge.learners`, under the same contract.

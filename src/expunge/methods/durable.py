@@ -171,11 +171,15 @@ class DurableLearner:
     def forget(self, ids: Collection[str]) -> Unlearned:
         """Forget `ids` for good: when this returns, the new state is on disk and the old one is not.
 
+        The same call after a crash finishes what that one began.
+
         Raises:
             EmptyForgetSet, UnknownIds, EmptyRetainSet: nothing has changed. RunError: another process is writing.
         """
         with self._locked():
-            self._recover()
+            finished = self._recover()
+            if finished and finished[0] == set(ids):
+                return finished[1]
             wanted = self.learner.check_ids(self.state, ids)
             note = dict(self.witness.prepare(self.folder, self.learner, self.state, wanted)) if self.witness else {}
             write_json(
@@ -183,52 +187,53 @@ class DurableLearner:
                 {"kind": "forget", "ids": list(wanted), "before": self.state.digest(), "note": note},
             )
             step("pending")
-            return self._carry_out()
+            return self._carry_out()[1]
 
     def recover(self) -> None:
         """Finish what was interrupted, if anything was; every writer does this first."""
         with self._locked():
             self._recover()
 
-    def _recover(self) -> None:
+    def _recover(self) -> tuple[set[str], Unlearned] | None:
+        """The ids and the outcome of a `forget` that was finished here, if there was one."""
         pending = self.folder / "pending.json"
         if not pending.exists():
             if (self.folder / "state.json").exists():
                 self._sweep()
-            return
+            return None
         if read_json(pending)["kind"] == "fit":
             if not (self.folder / "state.json").exists():
                 pending.unlink()
-                return
+                return None
             self._sweep()
             if self.witness:
                 self.witness.fitted(self.folder, self.learner, self.state)
             step("fit witnessed")
             pending.unlink()
-            return
-        self._carry_out()
+            return None
+        return self._carry_out()
 
-    def _carry_out(self) -> Unlearned:
+    def _carry_out(self) -> tuple[set[str], Unlearned]:
         """Do, or finish, what ``pending.json`` says."""
         path = self.folder / "pending.json"
         pending = read_json(path)
         if read_json(self.folder / "state.json")["digest"] == pending["before"]:
             pending = self._commit(path, pending)
         told = pending["change"]
-        gone = {name: told["parts_before"][name] for name in told["parts_before"]}
-        kept = set(told["parts_after"].values())
+        gone = set(told["parts_before"].values()) - set(told["parts_after"].values())
         self._sweep()
         step("destroyed")
         change = Change(
             **{**told, "trace": tuple(told["trace"])},
-            destroyed=tuple(sorted(f"{d}.safetensors" for d in gone.values() if d not in kept)),
+            destroyed=tuple(sorted(f"{digest}.safetensors" for digest in gone)),
             note=pending["note"],
         )
         if self.witness:
             self.witness.forgotten(self.folder, self.learner, self.state, change)
         step("witnessed")
+        outcome = set(pending["ids"]), self._outcome(change)
         path.unlink()
-        return self._outcome(change)
+        return outcome
 
     def _commit(self, path: Path, pending: dict[str, Any]) -> dict[str, Any]:
         learner, before = self.learner, self.state

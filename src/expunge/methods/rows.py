@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from expunge.data.records import Array, Records
-from expunge.errors import UnknownIds
+from expunge.errors import DataError, UnknownIds
 
 
 class Rows:
@@ -36,13 +36,14 @@ class Rows:
         self._alive = np.ones(len(records), dtype=bool)
         self._count = len(records)
         self._compact: Records | None = None
+        self._by_owner: dict[str, list[int]] | None = None
         self.memo: dict[str, Array] = {}
 
     def __len__(self) -> int:
         return self._count
 
     def __contains__(self, record_id: str) -> bool:
-        return record_id in self._table and bool(self._alive[self._table.rows([record_id])[0]])
+        return record_id in self._table  # `erase` takes a row out of the index
 
     @property
     def has_owners(self) -> bool:
@@ -68,6 +69,21 @@ class Rows:
     def table(self) -> Records:
         """All positions with their holes, for functions of each row by itself; see `column`."""
         return self._table
+
+    def of_owner(self, owner: str) -> npt.NDArray[np.int64]:
+        """Positions of what remains of `owner`, in order; the index behind it is made on the first call.
+
+        Raises:
+            DataError: the records name no owners.
+        """
+        if self._table.owners is None:
+            raise DataError("the records name no owners", "Load them with the user as owner")
+        if self._by_owner is None:
+            self._by_owner = {}
+            owners = self._table.owners.tolist()
+            for k in np.flatnonzero(self._alive).tolist():
+                self._by_owner.setdefault(owners[k], []).append(k)
+        return np.array(self._by_owner.get(owner, []), dtype=np.int64)
 
     @property
     def alive(self) -> npt.NDArray[np.bool_]:
@@ -103,6 +119,11 @@ class Rows:
             column[where] = "" if column.dtype.kind in "US" else None if column.dtype == object else 0
         self._table.ids[where] = ""
         if self._table.owners is not None:
+            if self._by_owner is not None:
+                for k, owner in zip(where.tolist(), self._table.owners[where].tolist(), strict=True):
+                    self._by_owner[owner].remove(k)
+                    if not self._by_owner[owner]:
+                        del self._by_owner[owner]
             self._table.owners[where] = ""
         self._table.drop_index(wanted)
         self._count -= len(wanted)

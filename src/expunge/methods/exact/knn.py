@@ -167,7 +167,7 @@ def _first(distance: Float, rows: Integers, k: int, state: State) -> Integers:
     order = order[: int(np.searchsorted(ranked, last, side="right"))]
     ranked = distance[order]
     if len(order) == k and (np.diff(ranked) > 0).all():
-        return rows[order]
+        return np.asarray(rows[order])
     ids = state.rows.table.ids[rows[order]]
     hashed = unit_hash(ids, f"nearest neighbours {state.seed}")
-    return rows[order[np.lexsort((ids, hashed, ranked))[:k]]]
+    return np.asarray(rows[order[np.lexsort((ids, hashed, ranked))[:k]]])

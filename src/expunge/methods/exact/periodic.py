@@ -1,8 +1,8 @@
 """Periodic retraining: forget by training again from scratch, once for as many requests as their deadlines allow.
 
 No paper: it is what every method of forgetting has to beat. The model after a retraining is the model of a fresh fit by
-definition, θ = A(D ∖ (U_1 ∪ … ∪ U_K); seed), at the price of one training run instead of K. What it costs is time: until
-then the records of U_1, … are in the model, and `pending` says so.
+definition, θ = A(D ∖ (U_1 ∪ … ∪ U_K); seed), at the price of one training run instead of K. What it costs is time:
+until then the records of U_1, … are in the model, and `pending` says so.
 
 `forget` retrains at once. `defer` queues and leaves the model as it is; `flush` retrains for everything that is queued.
 The clock is the caller's: nothing here asks what time it is.

@@ -75,8 +75,8 @@ class Replay(Learner):
     Args:
         recipe: the network and its training. ``trainer.batch_size`` and ``trainer.checkpoint_every`` are not used.
         steps_per_epoch: batches a pass; fixed, so that a batch does not depend on how many rows there are.
-        checkpoint_every: steps between checkpoints. storage_bytes: most that all checkpoints may take together; fewer
-            are kept, evenly spread, where they would take more. None: no limit.
+        checkpoint_every: steps between checkpoints. storage_budget_bytes: most that all checkpoints may take together;
+            fewer are kept, evenly spread, where they would take more. None: no limit.
         arrival: an integer column that says in which period a row came in, 0 … `periods` − 1. All passes over a period
             come before those over the next, so that recent rows are cheap to forget. None: one period.
         smallest_batch: steps with fewer rows are left out; 2 where the network keeps batch statistics.
@@ -92,7 +92,7 @@ class Replay(Learner):
     recipe: Recipe
     steps_per_epoch: int = 32
     checkpoint_every: int = 4
-    storage_bytes: int | None = None
+    storage_budget_bytes: int | None = None
     arrival: str | None = None
     periods: int = 1
     smallest_batch: int = 1
@@ -104,9 +104,10 @@ class Replay(Learner):
             value = getattr(self, name)
             if not isinstance(value, int) or not 1 <= value < 2**31:
                 raise RequestError(f"replay.{name} must be a whole number from 1, got {value!r}", "Correct it")
-        if self.storage_bytes is not None and self.storage_bytes < 0:
+        if self.storage_budget_bytes is not None and self.storage_budget_bytes < 0:
             raise RequestError(
-                f"replay.storage_bytes must be at least 0, got {self.storage_bytes}", "Give bytes, or None for no limit"
+                f"replay.storage_budget_bytes must be at least 0, got {self.storage_budget_bytes}",
+                "Give a number of bytes, or None for no limit",
             )
         if self.engine not in ("auto", "batched", "loop"):
             raise RequestError(
@@ -180,8 +181,8 @@ class Replay(Learner):
     def checkpoint_steps(self) -> list[int]:
         """Before which steps the state is kept; a function of the hyper-parameters alone."""
         course, most = self.course(0), None
-        if self.storage_bytes is not None:
-            most = self.storage_bytes // checkpoint_bytes(self.recipe)
+        if self.storage_budget_bytes is not None:
+            most = self.storage_budget_bytes // checkpoint_bytes(self.recipe)
         return course.checkpoint_steps(self.checkpoint_every, most)
 
     def _run(

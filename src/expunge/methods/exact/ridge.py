@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,12 +48,18 @@ Float = npt.NDArray[np.float64]
 CHUNK = 8192
 PROBES = 4
 ROUNDING = float(np.finfo(np.float64).eps)
+SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sums:
-    """What the model is a function of: n, mean (d+1,), scatter (d+1, d+1) and its checksum (d+1, PROBES)."""
+    """What the model is a function of.
 
+    Args:
+        alpha: the penalty. count: n. mean: (d+1,). scatter: (d+1, d+1). signs: (d+1, PROBES), Z. checksum: of SZ.
+    """
+
+    alpha: float
     count: int
     mean: Float
     scatter: Float
@@ -63,17 +70,29 @@ class _Sums:
     def features(self) -> int:
         return len(self.mean) - 1
 
-    def sizes(self, alpha: float) -> Float:
-        """(d+1,) root of the diagonal of A and of S_yy, not below what rounding the mean alone does to it."""
-        diagonal = np.maximum(self.scatter.diagonal(), 0.0)
-        diagonal[:-1] += alpha
-        return np.sqrt(diagonal + self.count * (ROUNDING * self.mean) ** 2 + np.finfo(np.float64).tiny)
+    @cached_property
+    def matrix(self) -> Float:
+        """(d, d) A."""
+        matrix = self.scatter[:-1, :-1].copy()
+        matrix.flat[:: len(matrix) + 1] += self.alpha
+        return matrix
 
-    def drift(self, alpha: float) -> float:
-        """Largest difference between SZ and its checksum, as a share of what the entries of a row of S can add up to."""
-        sizes = self.sizes(alpha)
-        error = np.abs(self.scatter @ self.signs - self.checksum).max(axis=1)
-        return float((error / (sizes * sizes.sum())).max())
+    @property
+    def target(self) -> Float:
+        """(d,) b."""
+        return self.scatter[:-1, -1]
+
+    @cached_property
+    def sizes(self) -> Float:
+        """(d+1,) root of the diagonal of A and of S_yy, not below what rounding the mean alone does to it."""
+        diagonal = self.scatter.diagonal() + (self.count * ROUNDING**2) * (self.mean * self.mean)
+        diagonal[:-1] += self.alpha
+        return np.sqrt(np.maximum(diagonal, SMALLEST))
+
+    def drift(self) -> float:
+        """Largest difference between SZ and its checksum, as a share of what a row of S can add up to."""
+        error = np.abs(self.scatter @ self.signs - self.checksum) / self.sizes[:, None]
+        return float(error.max() / self.sizes.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +136,9 @@ class Ridge(Learner):
     def check(self, records: Records) -> None:
         super().check(records)
         if records.x.ndim != 2 or not records.x.shape[1]:
-            raise DataError(f"features have shape {records.x.shape}, expected (n, d)", "Give a flat row of numbers each")
+            raise DataError(
+                f"features have shape {records.x.shape}, expected (n, d)", "Give a flat row of numbers each"
+            )
         if not np.issubdtype(records.y.dtype, np.number):
             raise DataError(f"targets are {records.y.dtype}, expected numbers", "Give one number a record")
 
@@ -130,8 +151,8 @@ class Ridge(Learner):
     def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
         where = state.rows.at(ids)
         gone = _values(state.rows.column("x")[where], state.rows.column("y")[where])
-        sums, vectors = self._downdate(_sums(state), gone)
-        event: dict[str, Any] = {"event": "downdate", "rows": len(ids), "sum_drift": sums.drift(self.alpha)}
+        sums, vectors = self._downdate(self._sums(state), gone)
+        event: dict[str, Any] = {"event": "downdate", "rows": len(ids), "sum_drift": sums.drift()}
         if not event["sum_drift"] <= self.tolerance:
             remaining = state.rows.without(ids)
             again = self.learn(remaining, seed=state.seed, job=job)
@@ -232,28 +253,39 @@ class Ridge(Learner):
             checksum -= np.outer(left, (left / n) @ signs)
         if not np.isfinite(scatter).all():
             raise DataError("sums of squares of the features or targets overflow", "Scale those columns down")
-        return _Sums(count=n, mean=mean, scatter=scatter, signs=signs, checksum=checksum)
+        return _Sums(alpha=self.alpha, count=n, mean=mean, scatter=scatter, signs=signs, checksum=checksum)
+
+    def _sums(self, state: State) -> _Sums:
+        sums, check = state.parts["sums"], state.parts["check"]
+        return _Sums(
+            alpha=self.alpha,
+            count=len(state.rows),
+            mean=sums["mean"],
+            scatter=sums["scatter"],
+            signs=check["signs"],
+            checksum=check["checksum"],
+        )
 
     def _downdate(self, sums: _Sums, gone: Float) -> tuple[_Sums, Float]:
         """Equation (2): the sums without the values `gone` (m, d+1), and V (m or m+1, d+1)."""
         n, m = sums.count, len(gone)
-        centred = gone - sums.mean
+        vectors = gone - sums.mean
         mean = sums.mean
         if self.fit_intercept:
-            total = centred.sum(axis=0)
+            total = vectors.sum(axis=0)
             mean = mean - total / (n - m)
-            if m == 1:
-                centred = centred * math.sqrt(n / (n - 1))  # the two rows of V are parallel: one row does
-            else:
-                centred = np.vstack([centred, total / math.sqrt(n - m)])
+            # of one row the two rows of V are parallel, and their sum is one row
+            factor = math.sqrt(n / (n - 1))
+            vectors = vectors * factor if m == 1 else np.vstack([vectors, total / math.sqrt(n - m)])
         after = _Sums(
+            alpha=self.alpha,
             count=n - m,
             mean=mean,
-            scatter=sums.scatter - centred.T @ centred,
+            scatter=sums.scatter - vectors.T @ vectors,
             signs=sums.signs,
-            checksum=sums.checksum - centred.T @ (centred @ sums.signs),
+            checksum=sums.checksum - vectors.T @ (vectors @ sums.signs),
         )
-        return after, centred
+        return after, vectors
 
     def _woodbury(self, inverse: Float, vectors: Float) -> tuple[Float | None, float | None]:
         """Equation (3) and the smallest remainder; no inverse where a factorisation is cheaper or safer."""
@@ -261,11 +293,15 @@ class Ridge(Learner):
         if len(v) > len(inverse):
             return None, None
         image = inverse @ v.T
-        values, axes = np.linalg.eigh(np.eye(len(v)) - v @ image)
+        remainders = np.eye(len(v)) - v @ image
+        if len(v) == 1:
+            values, axes = remainders[0], None
+        else:
+            values, axes = np.linalg.eigh(remainders)
         remainder = float(values[0])
         if not remainder >= self.smallest_remainder:
             return None, remainder
-        step = image @ (axes / np.sqrt(values))
+        step = (image if axes is None else image @ axes) / np.sqrt(values)
         return inverse + step @ step.T, remainder
 
     def _factor(self, sums: _Sums) -> Float:
@@ -275,8 +311,8 @@ class Ridge(Learner):
             ModelError: A is singular as far as float64 can tell.
         """
         d = sums.features
-        size = sums.sizes(self.alpha)[:-1]
-        scaled = _penalised(sums, self.alpha) / np.outer(size, size)
+        size = sums.sizes[:-1]
+        scaled = sums.matrix / np.outer(size, size)
         try:
             triangle = np.linalg.cholesky(scaled)
         except np.linalg.LinAlgError:
@@ -292,19 +328,16 @@ class Ridge(Learner):
 
     def _solve(self, sums: _Sums, inverse: Float, start: Float) -> tuple[Float, float]:
         """Coefficients by (1), and what a further step of refinement moved: its share of the largest effect."""
-        matrix, target = _penalised(sums, self.alpha), sums.scatter[:-1, -1]
-        solved = start + inverse @ (target - matrix @ start)
-        step = inverse @ (target - matrix @ solved)
-        size = sums.sizes(self.alpha)
+        solved = start + inverse @ (sums.target - sums.matrix @ start)
+        step = inverse @ (sums.target - sums.matrix @ solved)
         # y's own size is the floor: where y does not depend on x the coefficients are nothing but rounding
-        largest = max(float(np.max(np.abs(solved) * size[:-1])), float(size[-1]))
-        return solved + step, float(np.max(np.abs(step) * size[:-1])) / largest
+        largest = max(np.abs(solved * sums.sizes[:-1]).max(), sums.sizes[-1])
+        return solved + step, float(np.abs(step * sums.sizes[:-1]).max() / largest)
 
     def _residual(self, sums: _Sums, inverse: Float) -> float:
         """max |A P Z − Z|, in units of the columns."""
-        size, signs = sums.sizes(self.alpha)[:-1, None], sums.signs[:-1]
-        image = _penalised(sums, self.alpha) @ (inverse @ (size * signs))
-        return float(np.max(np.abs(image / size - signs)))
+        size, signs = sums.sizes[:-1, None], sums.signs[:-1]
+        return float(np.abs(sums.matrix @ (inverse @ (size * signs)) / size - signs).max())
 
     def _learned(
         self, sums: _Sums, inverse: Float, coefficients: Float, examples: int, trace: tuple[Mapping[str, Any], ...]
@@ -327,14 +360,3 @@ def _values(x: Array, y: Array) -> Float:
     values = np.empty((len(x), x.shape[1] + 1))
     values[:, :-1], values[:, -1] = x, y
     return values
-
-
-def _sums(state: State) -> _Sums:
-    part = {**state.parts["sums"], **state.parts["check"]}
-    return _Sums(count=len(state.rows), **{name: np.asarray(array, np.float64) for name, array in part.items()})
-
-
-def _penalised(sums: _Sums, alpha: float) -> Float:
-    matrix = sums.scatter[:-1, :-1].copy()
-    matrix.flat[:: len(matrix) + 1] += alpha
-    return matrix
