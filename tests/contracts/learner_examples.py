@@ -20,6 +20,8 @@ RECIPE = Recipe(
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sisa": {"recipe": RECIPE, "shards": 3, "slices": 2},
+    "qkmeans": {"clusters": 3, "epsilon": 0.5},
+    "dckmeans": {"clusters": 3, "widths": (1, 2, 4)},
 }
 
 

@@ -3,9 +3,9 @@
     entries.jsonl   an entry a line, base64 in JSON
     checkpoint      origin, size and root as a C2SP signed note: what it does not count has not been appended
 
-An append writes the entry, lets it reach the disk, and then replaces the checkpoint, which is the one step that commits.
-Killed anywhere, the log is as before or as after; an entry or half a line beyond the checkpoint is removed by the next
-append. Before it appends, a log is verified whole: one that was altered is never signed again.
+An append writes the entry, lets it reach the disk, and then replaces the checkpoint: the one step that commits. Killed
+anywhere, the log is as before or as after; an entry or half a line beyond the checkpoint is removed by the next append.
+Before it appends, a log is verified whole: one that was altered is never signed again.
 """
 
 from __future__ import annotations

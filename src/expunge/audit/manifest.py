@@ -7,11 +7,11 @@ For a record with its owner's key K (`expunge.audit.keys`):
     leaf            id commitment ‖ row commitment, 64 bytes
 
 The leaves are sorted by id commitment and hashed into one RFC 6962 root. A plain digest of a row could be found by
-guessing the row; a commitment says nothing to whoever has no key. Since the order is that of the commitments, two leaves
-with adjacent indices show that nothing lies between them: *non*-membership is proved from a root and a size alone.
+guessing the row; a commitment says nothing to whoever has no key. Since the order is that of the commitments, two
+leaves with adjacent indices show that nothing lies between them: *non*-membership is proved from a root and a size.
 
-Destroying an owner's key leaves every proof as valid as it was, but nobody can compute the commitment of an id again, so
-nobody can tell whose leaf it is, or show that a person is not among them.
+Destroying an owner's key leaves every proof as valid as it was, but nobody can compute the commitment of an id again,
+so nobody can tell whose leaf it is, or show that a person is not among them.
 """
 
 from __future__ import annotations

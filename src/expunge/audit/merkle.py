@@ -1,9 +1,9 @@
 """Merkle trees of RFC 6962, section 2.1, and their proofs.
 
-A tree commits to a list of byte strings, its leaves: SHA-256 of 0x00 and the leaf, SHA-256 of 0x01 and two children, the
-left child being the largest power of two of leaves that leaves something for the right. An *inclusion proof* shows that a
-leaf stands at an index, a *consistency proof* that an earlier tree is the beginning of a later one. Both are verified by
-the algorithms of RFC 9162, sections 2.1.3.2 and 2.1.4.2, from roots and sizes alone.
+A tree commits to a list of byte strings, its leaves: SHA-256 of 0x00 and the leaf, SHA-256 of 0x01 and two children;
+the left child holds the largest power of two of leaves that leaves something for the right. An *inclusion proof* shows
+that a leaf stands at an index, a *consistency proof* that an earlier tree is the beginning of a later one. Both are
+verified by the algorithms of RFC 9162, sections 2.1.3.2 and 2.1.4.2, from roots and sizes alone.
 """
 
 from __future__ import annotations

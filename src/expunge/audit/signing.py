@@ -70,7 +70,7 @@ class SigningKey:
         try:
             private = load_pem_private_key(pem, None)
         except (ValueError, TypeError):
-            private = None  # type: ignore[assignment]
+            private = None
         if not isinstance(private, Ed25519PrivateKey):
             # from None: the cause's text might quote the key
             raise TamperedEvidence("the signing key is damaged", "Restore the key folder from a copy") from None

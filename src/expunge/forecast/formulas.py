@@ -38,7 +38,7 @@ from expunge.forecast.layout import Layout, check_count, equal_budget_epochs
 from expunge.forecast.steps import total_gradients
 
 # Above so many factors a product of them gives way to the gamma function, whose rounding no longer matters there.
-MOST_FACTORS = 1_000_000
+MOST_FACTORS = 10_000
 
 
 def expected_cost(layout: Layout, requests: int, *, batch: bool = False) -> float:

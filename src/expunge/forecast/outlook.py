@@ -23,7 +23,7 @@ class Forecast:
     Args:
         layout: N, S, R, e'. requests: K rows, drawn uniformly. batch: all at once.
         expected_cost, retrain_cost: example gradients (rows × epochs). speedup: their quotient; infinite where nothing
-            is left to be trained again. published_cost: rows trained again by the paper's formula, times epochs.
+            is left to be trained again. published_cost: by the paper's formula for sharding alone.
         training_cost: expected, of the first training. storage_bytes: of all models kept.
         bytes_per_model_from: where that number comes from: ``given``, ``measured`` or the default, in words.
         accuracy: as measured on the user's records, or None.
@@ -53,6 +53,11 @@ class Forecast:
     most_shards_by_rows: int
     expected_empty_shards: float
     whole_steps: dict[str, float | int | None] | None
+
+    @property
+    def batch_limit(self) -> int | None:
+        """The smallest batch whose speed-up is below `least_speedup`; None where even all rows but one still pay."""
+        return self.largest_batch + 1 if self.largest_batch + 1 < self.layout.rows else None
 
     @property
     def most_shards_by_accuracy(self) -> int | None:
@@ -86,7 +91,7 @@ class Forecast:
             "accuracy_reason": NOT_MEASURED if self.accuracy is None else None,
             "stops_paying": {
                 "least_speedup": self.least_speedup,
-                "batch_requests": self.largest_batch + 1,
+                "batch_requests": self.batch_limit,
                 "requests_worth_one_retraining": self.one_retraining,
                 "least_rows": self.least_rows,
                 "rows_per_shard": layout.rows / layout.shards,

@@ -102,7 +102,8 @@ def _worked(layout: Layout, seen: Counts) -> Costs:
     """Example gradients of training each stage on its rows, seen (..., R): passes, or step after step until done."""
     epochs = np.broadcast_to(np.asarray(layout.stage_epochs, dtype=float), seen.shape)
     if layout.batch_size is None:
-        return seen * epochs
+        passes: Costs = seen * epochs
+        return passes
     left = np.ceil(np.round(np.ceil(seen / layout.batch_size) * epochs, 9))
     worked, position = np.zeros(seen.shape), np.zeros(seen.shape, dtype=np.int64)
     while (stepping := left > 0).any():

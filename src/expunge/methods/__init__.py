@@ -10,7 +10,9 @@ from typing import Any
 from expunge.errors import RequestError, UnknownName
 from expunge.methods.base import WeightMethod
 from expunge.methods.compose import Chain, chain
+from expunge.methods.exact.dckmeans import DivideAndConquerKMeans
 from expunge.methods.exact.periodic import PeriodicRetraining
+from expunge.methods.exact.qkmeans import QuantisedKMeans
 from expunge.methods.exact.replay import Replay
 from expunge.methods.exact.sisa import Sisa
 from expunge.methods.examples.amnesiacs import Amnesiacs
@@ -117,7 +119,16 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Weigh
 
 
 # Models built to forget: `fit`, `forget`, `predict`.
-LEARNERS: dict[str, type[Learner]] = {learner.name: learner for learner in (Sisa, Replay, PeriodicRetraining)}
+LEARNERS: dict[str, type[Learner]] = {
+    learner.name: learner
+    for learner in (
+        Sisa,
+        Replay,
+        PeriodicRetraining,
+        QuantisedKMeans,
+        DivideAndConquerKMeans,
+    )
+}
 
 
 # Learners of others, from the entry-point group `expunge.learners`, under the same contract.

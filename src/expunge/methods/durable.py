@@ -14,7 +14,6 @@ tells of the past: a folder that forgot is the same as one that never knew.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ from expunge.errors import RunError
 from expunge.methods.learner import Job, LearnedModel, Learner, Part, State, part_digest
 from expunge.methods.rows import Rows
 from expunge.result import Unlearned
-from expunge.training.files import read_json, write_atomically, write_json
+from expunge.training.files import destroy, read_json, write_atomically, write_json
 
 FORMAT = 1
 
@@ -398,33 +397,6 @@ def read_part(path: Path) -> Part:
             f"cannot read {path} ({str(error).splitlines()[0]})",
             "Restore the folder from a copy, or learn again from the records",
         ) from error
-
-
-def destroy(path: Path) -> None:
-    """Overwrite a file with zeros, let them reach the disk, and remove it.
-
-    What a file system or a disk keeps beyond that (snapshots, copy on write, worn blocks, backups) is out of reach.
-
-    Raises:
-        RunError: it is still there afterwards.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("r+b") as file:
-            for start in range(0, size, 1 << 20):
-                file.write(b"\0" * min(1 << 20, size - start))
-            file.flush()
-            os.fsync(file.fileno())
-        path.unlink()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RunError(
-            f"cannot destroy {path} ({error.strerror or error})",
-            "Make it writable and run again: this step is repeated",
-        ) from error
-    if path.exists():
-        raise RunError(f"{path} is still there after it was removed", "Look who writes to that folder")
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:

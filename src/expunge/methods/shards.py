@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,6 +106,22 @@ OnShard = Callable[[int], None]
 def exact_engine(recipe: Recipe) -> Engine:
     """The engine whose bytes do not depend on who else is in the stack: batched for perceptrons, else one by one."""
     return ENGINES["batched" if mlp_layers(recipe.build()) is not None else "loop"]
+
+
+def planned_examples(plan: Plan, slices: npt.NDArray[np.int64], start: int) -> int:
+    """Example gradients of training a shard from its `start`-th checkpoint, counted without training.
+
+    Args:
+        slices: (n,) slice number of each of its records.
+    """
+    total = 0
+    for stage in range(start, plan.slices):
+        rows, batch = int((slices <= stage).sum()), plan.recipe.trainer.batch_size
+        if rows:
+            steps = -(-rows // batch)
+            passes, rest = divmod(math.ceil(round(steps * plan.epochs, 9)), steps)
+            total += passes * rows + rest * batch
+    return total
 
 
 def train_shards(plan: Plan, work: Sequence[ShardWork], on_done: OnShard | None = None) -> dict[int, Trained]:

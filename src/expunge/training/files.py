@@ -52,3 +52,30 @@ def read_json(path: Path) -> Any:
         raise RunError(
             f"{path} is not valid JSON ({error})", "Remove it and run again: the step that writes it resumes"
         ) from error
+
+
+def destroy(path: Path) -> None:
+    """Overwrite a file with zeros, let them reach the disk, and remove it.
+
+    What a file system or a disk keeps beyond that (snapshots, copy on write, worn blocks, backups) is out of reach.
+
+    Raises:
+        RunError: it is still there afterwards.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            for start in range(0, size, 1 << 20):
+                file.write(b"\0" * min(1 << 20, size - start))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(
+            f"cannot destroy {path} ({error.strerror or error})",
+            "Make it writable and run again: this step is repeated",
+        ) from error
+    if path.exists():
+        raise RunError(f"{path} is still there after it was removed", "Look who writes to that folder")

@@ -169,11 +169,12 @@ class Loop:
             count = self._calls[first.name] = self._calls.get(first.name, -1) + 1
             purpose = f"{first.name}/{count}"
         per_epoch = torch.tensor(first.table.steps(first.batch_size))
-        totals = torch.tensor([math.ceil(s * epochs) for s in per_epoch.tolist()])
+        # Rounding of a fraction must not add a step: 2/21 of 21 steps are 2.
+        totals = torch.tensor([math.ceil(round(s * epochs, 9)) for s in per_epoch.tolist()])
         companion = second.table.forever(second.batch_size, self.seeds, f"{purpose}+{second.name}") if second else None
         stopped = torch.zeros(len(self.stack), dtype=torch.bool)
         step, epoch_losses = 0, []
-        for epoch in range(first_epoch, math.ceil(epochs)):
+        for epoch in range(first_epoch, math.ceil(round(epochs, 9))):
             losses = []
             for position, batch in enumerate(first.table.epoch(first.batch_size, self.seeds, purpose, epoch)):
                 # Counted for each model by itself: its rate must not depend on how long its neighbours' epochs are.

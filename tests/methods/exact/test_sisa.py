@@ -103,7 +103,10 @@ def test_each_deletion_costs_exactly_its_own_slices(records: Records) -> None:
     learner = sisa(shards=4, slices=3, epochs=4)  # 2 passes a slice
     for record in records.ids[::11].tolist():
         shard, slice_ = learner.assign(records.select([record]), 0)[0].tolist()
-        _, unlearned = learner.forget(learner.fit(records), [record])
+        state = learner.fit(records)
+        planned = learner.cost_of(state, [record])
+        _, unlearned = learner.forget(state, [record])
+        assert unlearned.cost.examples == planned
         left = learner.assign(records.without([record]), 0)
         mine = left[left[:, 0] == shard, 1]
         assert unlearned.cost.examples == sum(2 * int((mine <= stage).sum()) for stage in range(slice_, 3))
@@ -289,3 +292,13 @@ def test_records_that_do_not_fit_are_refused(records: Records) -> None:
     wild = Records(ids=records.ids, columns={**records.columns, "likelihood": records.column("likelihood") * 2})
     with pytest.raises(DataError, match="likelihood"):
         sisa(shards=4, sharding="likelihood", likelihood_edges=(0.5,)).fit(wild)
+
+
+@pytest.mark.parametrize(("epochs", "slices"), [(3, 3), (2, 4), (5, 7)])
+def test_the_cost_of_any_request_is_known_before(epochs: int, slices: int, records: Records) -> None:
+    learner = sisa(shards=3, slices=slices, epochs=epochs)
+    state = learner.fit(records)
+    for request in (records.ids[3:4], records.ids[40:70], records.ids[[100, 120]]):
+        planned = learner.cost_of(state, request.tolist())
+        state, unlearned = learner.forget(state, request.tolist())
+        assert planned == unlearned.cost.examples

@@ -46,7 +46,7 @@ class NearestNeighbours(Learner):
         smoothing: > 0; votes added to every class for `scores`, which would be −∞ for a class without a vote.
     """
 
-    name: ClassVar[str] = "nearest_neighbours"
+    name: ClassVar[str] = "knn"
     summary: ClassVar[str] = "k nearest neighbours by exact search: forgetting is erasing the row"
     paper: ClassVar[str] = "Cover & Hart 1967 (IEEE Trans. Information Theory)"
     equality: ClassVar[str | None] = "bitwise"

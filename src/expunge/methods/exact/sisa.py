@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -46,6 +46,7 @@ from expunge.methods.shards import (
     ShardWork,
     Trained,
     exact_engine,
+    planned_examples,
     train_shards,
     train_shards_in_pieces,
 )
@@ -178,18 +179,36 @@ class Sisa(Learner):
         parts = {_name(w.shard): _part(trained[w.shard].checkpoints, len(w.records)) for w in work}
         return Learned(parts=parts, examples=sum(t.examples for t in trained.values()))
 
-    def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
-        plan = self.plan(state.seed)
+    def touched(
+        self, state: State, ids: tuple[str, ...], plan: Plan
+    ) -> Iterator[tuple[int, int, npt.NDArray[np.bool_]]]:
+        """Shards to train again, the checkpoint (0: none) each starts from, and the positions of what it keeps."""
         where = self._map(state)
         at = state.rows.at(ids)
         keep = state.rows.alive.copy()
         keep[at] = False
-        work, trace = [], []
         for shard in sorted(set(where[at, 0].tolist())):
-            mine = state.rows.table.take(keep & (where[:, 0] == shard))
-            slices = where[keep & (where[:, 0] == shard), 1]
-            touched = where[at][where[at, 0] == shard, 1]
-            start = max([c for c in (0, *plan.kept) if c <= touched.min()])
+            first = where[at][where[at, 0] == shard, 1].min()
+            yield shard, max(c for c in (0, *plan.kept) if c <= first), keep & (where[:, 0] == shard)
+
+    def cost_of(self, state: State, ids: Collection[str]) -> int:
+        """Example gradients that forgetting `ids` would take, counted without training.
+
+        Raises:
+            EmptyForgetSet, UnknownIds, EmptyRetainSet.
+        """
+        plan, where = self.plan(state.seed), self._map(state)
+        wanted = self.check_ids(state, ids)
+        return sum(
+            planned_examples(plan, where[kept, 1], start) for _, start, kept in self.touched(state, wanted, plan)
+        )
+
+    def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
+        plan = self.plan(state.seed)
+        where = self._map(state)
+        work, trace = [], []
+        for shard, start, kept in self.touched(state, ids, plan):
+            mine, slices = state.rows.table.take(kept), where[kept, 1]
             stack = _stack(plan.recipe, state.parts[_name(shard)], start) if start else None
             order = np.argsort(mine.ids)
             work.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,9 @@ from expunge.methods.summation import chunks, class_count, flat
 Floats = npt.NDArray[np.float64]
 
 WEIGHTS = "weights"
+
+# A table up to this size is made double precision once, 256 MB; of a larger one each chunk is, at every query.
+KEPT_CELLS = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class StatisticalQuery(Learner):
     def converge(self, queries: Queries, w: Floats, declared: int, *, steps: int) -> Learned:
         """Newton's method from `w`, of at least `steps` steps; a step is halved until the gradient is shorter."""
         gradient = queries.gradient(w)
-        norm, done = length(gradient, "statistical_query", 0), 0
+        norm, done = length(gradient, 0), 0
         while done < steps or norm > self.tolerance:
             if done == self.iterations:
                 raise ModelError(
@@ -100,13 +103,13 @@ class StatisticalQuery(Learner):
                     f"{self.tolerance:.3g}",
                     "Raise `iterations` or `l2`, or scale the features to a variance near 1",
                 )
-            direction = conjugate_gradients(queries.curvature(w), -gradient, min(0.5, math.sqrt(norm)) * norm)
+            direction = conjugate_gradients(*queries.curvature(w), -gradient, min(0.5, math.sqrt(norm)) * norm)
             share = 1.0
             while True:
                 trial = w + share * direction
                 found = queries.gradient(trial)
-                shorter = length(found, "statistical_query", done)
-                # At the floor of rounding no step makes a zero gradient shorter.
+                shorter = length(found, done)
+                # Near the floor of rounding a step need not make the gradient shorter, and there is no need to.
                 if shorter <= (1 - 1e-4 * share) * norm or shorter <= self.tolerance:
                     break
                 share /= 2
@@ -122,7 +125,7 @@ class StatisticalQuery(Learner):
             "gradient_norm": norm,
             "distance_bound": norm / self.l2,
         }
-        trace = ({"stage": "converge", "iterations": done, "queries": queries.asked, **bounds(facts)},)
+        trace = ({"stage": "converge", "iterations": done, "queries": queries.asked, **facts},)
         return Learned(
             parts={WEIGHTS: {"w": w}}, facts=facts, examples=queries.asked * len(queries.y), trace=trace
         )
@@ -166,6 +169,7 @@ class Queries:
     def __init__(self, x: Array, y: Array, classes: int, l2: float) -> None:
         self.x, self.y, self.classes, self.l2 = x, y, classes, l2
         self.asked = 0
+        self.ready = self.widened(slice(None)) if x.size <= KEPT_CELLS else None
 
     def gradient(self, w: Floats) -> Floats:
         """∇L(w), (classes, d + 1)."""
@@ -178,11 +182,15 @@ class Queries:
             total += p.T @ x
         return total / len(self.x) + self.l2 * w
 
-    def curvature(self, w: Floats) -> Product:
-        """v ↦ ∇²L(w) v, of (classes, d + 1)."""
+    def curvature(self, w: Floats) -> tuple[Callable[[Floats], Floats], Floats]:
+        """v ↦ ∇²L(w) v for v (classes, d + 1), and the diagonal of ∇²L(w) in the same shape."""
+        self.asked += 1
         p = np.empty((len(self.x), self.classes))
+        diagonal = np.zeros_like(w)
         for part in chunks(len(self.x), w.shape[1]):
-            p[part] = softmax(self.wide(part) @ w.T)
+            x = self.wide(part)
+            p[part] = softmax(x @ w.T)
+            diagonal += (p[part] * (1 - p[part])).T @ x**2
 
         def product(v: Floats) -> Floats:
             self.asked += 1
@@ -194,11 +202,58 @@ class Queries:
                 total += along.T @ x
             return total / len(self.x) + self.l2 * v
 
-        return product
+        return product, diagonal / len(self.x) + self.l2
 
     def wide(self, part: slice) -> Floats:
         """(rows, d + 1) float64 features and a one."""
+        return self.widened(part) if self.ready is None else self.ready[part]
+
+    def widened(self, part: slice) -> Floats:
         rows = self.x[part]
         out = np.ones((len(rows), self.x.shape[1] + 1))
         out[:, :-1] = rows
         return out
+
+
+def softmax(logits: Floats) -> Floats:
+    """(n, classes) probabilities; the argument is overwritten."""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    return logits
+
+
+def length(gradient: Floats, step: int) -> float:
+    """Euclidean norm.
+
+    Raises:
+        NonFiniteLoss: it is not finite.
+    """
+    norm = float(np.linalg.norm(gradient))
+    if not math.isfinite(norm):
+        raise NonFiniteLoss("statistical_query", step)
+    return norm
+
+
+def conjugate_gradients(
+    product: Callable[[Floats], Floats], diagonal: Floats, right: Floats, enough: float
+) -> Floats:
+    """An a with ‖H a − right‖ ≤ `enough`, or the best of as many steps as there are unknowns.
+
+    Args:
+        product: a ↦ H a, H positive definite. diagonal: of H, by which the unknowns are scaled.
+    """
+    solution, rest = np.zeros_like(right), right.copy()
+    scaled = rest / diagonal
+    direction, power = scaled.copy(), float(np.vdot(rest, scaled))
+    for _ in range(right.size):
+        if float(np.linalg.norm(rest)) <= enough:
+            break
+        image = product(direction)
+        step = power / float(np.vdot(direction, image))
+        solution += step * direction
+        rest -= step * image
+        scaled = rest / diagonal
+        power, before = float(np.vdot(rest, scaled)), power
+        direction = scaled + power / before * direction
+    return solution
