@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from expunge import __version__
+from expunge import __version__, commands
 from expunge.errors import ExpungeError, UnknownName
 
 if TYPE_CHECKING:
@@ -64,6 +64,14 @@ def methods(as_json: Json = False) -> None:
     from expunge.listings import method_rows
 
     _print_table(method_rows(), ("name", "form", "kind", "guarantee", "summary", "paper"), as_json)
+
+
+@app.command()
+def learners(as_json: Json = False) -> None:
+    """List the learners: models built to forget."""
+    from expunge.listings import learner_rows
+
+    _print_table(learner_rows(), ("name", "task", "guarantee", "summary", "paper"), as_json)
 
 
 @app.command()
@@ -239,6 +247,9 @@ def challenge(
     with _progress() as progress:
         result = run_challenge(setting, methods, out, processes=processes, max_minutes=max_minutes, progress=progress)
     _finish(result, out, as_json)
+
+
+commands.register(app, bench, _progress)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What `expunge methods | metrics | attacks | datasets` print, as lists of objects."""
+"""What `expunge methods | learners | metrics | attacks | datasets` print, as lists of objects."""
 
 from __future__ import annotations
 
@@ -23,6 +23,32 @@ def method_rows() -> list[dict[str, Any]]:
             "parameters": {f.name: f.default for f in dataclasses.fields(method)},  # type: ignore[arg-type]
         }
         for name, method in METHODS.items()
+    ]
+
+
+def learner_rows() -> list[dict[str, Any]]:
+    """name, summary, paper, form, guarantee, equality, task, needs and default hyper-parameters of every learner."""
+    import dataclasses
+
+    from expunge.methods import LEARNERS
+
+    def default(field: Any) -> Any:
+        if field.default is not dataclasses.MISSING:
+            return field.default
+        return field.default_factory() if field.default_factory is not dataclasses.MISSING else "(to be given)"
+
+    return [
+        {
+            "name": name,
+            "summary": learner.summary,
+            "paper": learner.paper,
+            "form": learner.form,
+            "task": learner.task,
+            "guarantee": learner.guarantee.word if learner.equality is None else f"exact({learner.equality})",
+            "needs": list(learner.needs),
+            "parameters": {f.name: default(f) for f in dataclasses.fields(learner)},  # type: ignore[arg-type]
+        }
+        for name, learner in LEARNERS.items()
     ]
 
 

@@ -17,6 +17,8 @@ from safetensors.numpy import load_file
 
 from expunge.data.records import Records
 from expunge.errors import ModelError, RunError, UnknownName
+from expunge.methods.exact.sisa import Sisa
+from expunge.methods.learner import Job
 from expunge.recipe import Recipe, Trainer
 from expunge.training import ray_workers
 from expunge.training.chunks import save_chunk
@@ -41,6 +43,10 @@ def refuses(folder: Path, chunk: int) -> None:
     if chunk == 1:
         raise ModelError("the model is of wood", "Use another")
     save_chunk(folder, chunk, {"value": torch.tensor([0.0])})
+
+
+def ends_its_process(folder: Path, chunk: int) -> None:
+    os._exit(3)
 
 
 def dies(folder: Path, chunk: int) -> None:
@@ -261,6 +267,8 @@ def test_a_population_on_a_real_ray_has_the_same_bytes(tmp_path: Path) -> None:
             progress=lambda _, a, b: told.append((a, b)),
         )
         wrong = Recipe(factory=RECIPE.factory, kwargs={**RECIPE.kwargs, "features": 4}, trainer=RECIPE.trainer)
+        with pytest.raises(RunError, match=r"Ray lost chunk 0 \(WorkerCrashedError"):
+            workers.run(HERE + "ends_its_process", tmp_path, [0], lambda _: None)
         with pytest.raises(ModelError, match="refuses features"):
             train_population(wrong, records(), 2, tmp_path / "wrong", stack=1, workers=workers)
     here = train_population(RECIPE, records(), 6, tmp_path / "here", stack=2)
@@ -270,3 +278,15 @@ def test_a_population_on_a_real_ray_has_the_same_bytes(tmp_path: Path) -> None:
         mine, theirs = (load_file(p.job.path(number)) for p in (here, there))
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[k], theirs[k]) for k in mine if k != "seconds")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_shards_on_a_real_ray_have_the_same_bytes() -> None:
+    learner = Sisa(recipe=RECIPE, shards=4, slices=2)
+    here = learner.fit(records(), seed=3)
+    with RayWorkers(2) as workers:
+        there = learner.fit(records(), seed=3, job=Job(workers=workers))
+        assert there.digest() == here.digest()
+        there, _ = learner.forget(there, ["r1", "r2", "r30"], job=Job(workers=workers))
+    assert there.digest() == learner.fit(records().without(["r1", "r2", "r30"]), seed=3).digest()

@@ -187,6 +187,19 @@ class KeyFolder:
                 self._refresh()
         return [self._keys[tag] for tag in tags]
 
+    def held_keys(self, subjects: Iterable[str]) -> list[bytes]:
+        """The key of each subject, all of which have one.
+
+        Raises:
+            UnknownIds: a key was never made, or is destroyed.
+        """
+        wanted = list(subjects)
+        self._refresh()
+        missing = sorted({subject for subject in wanted if self._tag(subject) not in self._keys})
+        if missing:
+            raise UnknownIds("keys", [name.partition("\x00")[2] for name in missing], "the key folder")
+        return [self._keys[self._tag(subject)] for subject in wanted]
+
     def holds(self, subject: str) -> bool:
         """Whether the subject has a key."""
         self._refresh()

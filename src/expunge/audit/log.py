@@ -10,7 +10,6 @@ Before it appends, a log is verified whole: one that was altered is never signed
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable, Collection
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from expunge.audit.encoding import from_base64, to_base64
 from expunge.audit.merkle import Tree
 from expunge.audit.note import Checkpoint, check_name, sign, split, verify
 from expunge.audit.signing import PublicKey, SigningKey
@@ -197,7 +197,7 @@ def complete_lines(folder: Path) -> list[bytes]:
 
 
 def encode_entry(entry: bytes) -> bytes:
-    return json.dumps(base64.b64encode(entry).decode()).encode() + b"\n"
+    return json.dumps(to_base64(entry)).encode() + b"\n"
 
 
 def decode_entry(line: bytes, number: int) -> bytes:
@@ -206,7 +206,7 @@ def decode_entry(line: bytes, number: int) -> bytes:
         TamperedEvidence: the line is not what `encode_entry` writes.
     """
     try:
-        entry = base64.b64decode(json.loads(line), validate=True)
+        entry = from_base64(json.loads(line))
     except (ValueError, TypeError):
         entry = None
     if entry is None or encode_entry(entry) != line + b"\n":

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,9 @@ LEAF_BYTES = 2 * HASH_BYTES
 Leaves = npt.NDArray[np.uint8]
 
 
-class OwnerKeys(Protocol):
-    """Whoever hands out the key of each owner (`expunge.audit.keys.KeyFolder`)."""
-
-    def owner_keys(self, subjects: Iterable[str]) -> list[bytes]: ...
+HandOut = Callable[[Iterable[str]], list[bytes]]
+"""The key of each subject (see `subjects`), 32 bytes: `KeyFolder.owner_keys`, which makes those that are missing, or
+`KeyFolder.held_keys`, which does not."""
 
 
 def id_commitment(key: bytes, record_id: str) -> bytes:
@@ -84,9 +83,9 @@ def contents(records: Records) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def commitments(records: Records, keys: OwnerKeys) -> Leaves:
+def commitments(records: Records, keys: HandOut) -> Leaves:
     """(n, 64) the leaf of each record, in the order of the records."""
-    held = keys.owner_keys(subjects(records))
+    held = keys(subjects(records))
     packed = b"".join(
         id_commitment(key, i) + row_commitment(key, i, content)
         for key, i, content in zip(held, records.ids.tolist(), contents(records), strict=True)
@@ -173,7 +172,7 @@ class Manifest:
             raise RequestError("two rows of a manifest have the same id", "Give every record an id of its own")
 
     @classmethod
-    def of(cls, records: Records, keys: OwnerKeys) -> Manifest:
+    def of(cls, records: Records, keys: HandOut) -> Manifest:
         return cls(commitments(records, keys))
 
     def __len__(self) -> int:

@@ -8,13 +8,12 @@ origin, size and root. Sources: c2sp.org/signed-note, c2sp.org/tlog-checkpoint.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from expunge.audit.encoding import from_base64, to_base64
 from expunge.audit.signing import PublicKey, SigningKey
 from expunge.errors import RequestError, TamperedEvidence
 
@@ -46,7 +45,7 @@ def key_hash(name: str, key: PublicKey) -> bytes:
 
 def verifier_key(name: str, key: PublicKey) -> str:
     """``NAME+HASH+KEY``: the one line by which a public key is handed to others."""
-    return f"{name}+{key_hash(name, key).hex()}+{base64.b64encode(ED25519 + key.raw).decode()}"
+    return f"{name}+{key_hash(name, key).hex()}+{to_base64(ED25519 + key.raw)}"
 
 
 def parse_verifier_key(text: str) -> tuple[str, PublicKey]:
@@ -60,7 +59,7 @@ def parse_verifier_key(text: str) -> tuple[str, PublicKey]:
     if len(fields) != 3:
         raise RequestError(f"{text[:80]!r} is no public key of the form NAME+HASH+KEY", remedy)
     name, stated, encoded = fields
-    raw = _decode(encoded)
+    raw = from_base64(encoded)
     if raw is None or len(raw) != 33 or raw[:1] != ED25519:
         raise RequestError(f"the key of {name!r} is not an Ed25519 public key in base64", remedy)
     key = PublicKey(raw[1:])
@@ -78,7 +77,7 @@ def sign(text: str, name: str, key: SigningKey) -> str:
     if not text.endswith("\n") or re.search(r"[\x00-\x09\x0b-\x1f]", text):
         raise RequestError("the text of a note must end in a newline and hold no control characters", "Correct it")
     blob = key_hash(check_name(name), key.public) + key.sign(text.encode())
-    return f"{text}\n{DASH} {name} {base64.b64encode(blob).decode()}\n"
+    return f"{text}\n{DASH} {name} {to_base64(blob)}\n"
 
 
 def split(note: str) -> tuple[str, list[tuple[str, bytes]]]:
@@ -93,7 +92,7 @@ def split(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     if mark and lines.endswith("\n") and not re.search(r"[\x00-\x09\x0b-\x1f]", note):
         for line in lines.removesuffix("\n").split("\n"):
             found = re.fullmatch(rf"{DASH} ([^\s+]+) (\S+)", line)
-            blob = _decode(found[2]) if found else None
+            blob = from_base64(found[2]) if found else None
             if found is None or blob is None or len(blob) < 5:
                 raise TamperedEvidence(f"a signature line of the note is malformed: {line[:60]!r}", _REMEDY)
             signatures.append((found[1], blob))
@@ -133,7 +132,7 @@ class Checkpoint:
 
     @property
     def text(self) -> str:
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+        return f"{self.origin}\n{self.size}\n{to_base64(self.root)}\n"
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
@@ -143,16 +142,7 @@ class Checkpoint:
             TamperedEvidence: it is no checkpoint.
         """
         lines = text.removesuffix("\n").split("\n")
-        root = _decode(lines[2]) if len(lines) >= 3 else None
+        root = from_base64(lines[2]) if len(lines) >= 3 else None
         if not all(lines) or root is None or len(root) != 32 or not re.fullmatch(r"0|[1-9][0-9]{0,18}", lines[1]):
             raise TamperedEvidence("the note is no checkpoint of origin, size and root", _REMEDY)
         return cls(origin=lines[0], size=int(lines[1]), root=root)
-
-
-def _decode(text: str) -> bytes | None:
-    """Base64 in its one canonical form, or None."""
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return raw if base64.b64encode(raw).decode() == text else None

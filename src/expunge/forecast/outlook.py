@@ -191,3 +191,8 @@ def _whole_steps(layout: Layout, requests: int, batch: bool, batch_size: int) ->
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def counted(number: float, noun: str) -> str:
+    """``1 row``, ``20 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from expunge.errors import RequestError
 from expunge.forecast.formulas import speedup
 from expunge.forecast.layout import Layout
-from expunge.forecast.outlook import Forecast
+from expunge.forecast.outlook import Forecast, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,16 +121,16 @@ def _sharding(axes: Axes, told: Forecast) -> None:
     grid = shard_grid(layout)
     mine = told.requests if told.batch else 1
     for k, values in sharding_curves(told, grid).items():
-        _curve(axes, grid, values, f"K = {k:,}", k == mine)
+        if values[-1] < 1.05 and k not in (1, mine):
+            continue  # these would all lie on the axis
+        _curve(axes, grid, values, f"K = {k:,}" if k > 1 else "one by one", k == mine)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.9)
-    how = "" if told.batch else ", one after the other"
-    if told.speedup < float("inf"):
-        _point(axes, layout.shards, told.speedup, f"{layout.shards:,} shards: {told.speedup:.3g}×{how}")
+    if math.isfinite(told.speedup):
+        _point(axes, layout.shards, told.speedup, f"{counted(layout.shards, 'shard')}: {told.speedup:.3g}×")
     axes.set_xlabel("shards S", loc="left")
-    slices = "1 slice" if layout.slices == 1 else f"{layout.slices} slices"
-    _title(axes, f"times faster than retraining; one batch of K, {slices}")
+    _title(axes, f"times faster than retraining; one batch of K, {counted(layout.slices, 'slice')}")
     _plain(axes)
 
 
@@ -141,7 +142,16 @@ def _slicing(axes: Axes, layout: Layout) -> None:
         _curve(axes, grid, values, f"K = {k}", k == 1)
     kept = replace(layout, rows=max(rows, layout.slices), shards=1)
     share = 1 / speedup(kept, 1)
-    _point(axes, layout.slices, share, f"{layout.slices} slices: {share:.3g}")
+    axes.plot([layout.slices], [share], "o", color=ORANGE, markersize=7, zorder=5)
+    axes.annotate(
+        f"{counted(layout.slices, 'slice')}: {share:.3g}",
+        (layout.slices, share),
+        xytext=(layout.slices, 0.4),
+        ha="right" if layout.slices > 0.6 * grid[-1] else "left",
+        color=ORANGE,
+        fontweight="bold",
+        arrowprops={"arrowstyle": "-", "color": ORANGE, "linewidth": 0.8, "shrinkB": 4},
+    )
     axes.set_ylim(0, 1.08)
     axes.set_xlabel("slices R", loc="left")
     _title(axes, "share of a shard's training that K requests in it cost")
@@ -149,10 +159,11 @@ def _slicing(axes: Axes, layout: Layout) -> None:
 
 
 def _curve(axes: Axes, x: Sequence[int], y: Sequence[float], label: str, strong: bool) -> None:
-    axes.plot(x, y, color=ORANGE if strong else BLUE, linewidth=2.2 if strong else 1.3)
+    shown = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(b)]  # shards of one row leave nothing to do
+    axes.plot(*zip(*shown, strict=True), color=ORANGE if strong else BLUE, linewidth=2.2 if strong else 1.3)
     axes.annotate(
         label,
-        (x[-1], y[-1]),
+        shown[-1],
         xytext=(4, 0),
         textcoords="offset points",
         va="center",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from expunge.forecast.formulas import speedup
-from expunge.forecast.outlook import NOT_MEASURED, Forecast
+from expunge.forecast.outlook import NOT_MEASURED, Forecast, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,9 +36,12 @@ def lines(told: Forecast) -> list[tuple[str, str]]:
     layout, K = told.layout, told.requests
     manner = "in one batch" if told.batch else "one after the other"
     out = [
-        ("learner", f"{layout.rows:,} rows in {layout.shards:,} shards of {layout.slices:,} slices"),
-        ("requests", f"{K:,} {'row' if K == 1 else 'rows'}, drawn uniformly, {manner}"),
-        ("expected cost", f"{told.expected_cost:,.6g} example gradients (rows × {layout.epochs:g} epochs)"),
+        (
+            "learner",
+            f"{counted(layout.rows, 'row')} in {counted(layout.shards, 'shard')} of {counted(layout.slices, 'slice')}",
+        ),
+        ("requests", f"{counted(K, 'row')}, drawn uniformly, {manner}"),
+        ("expected cost", f"{told.expected_cost:,.6g} example gradients (rows × {counted(layout.epochs, 'epoch')})"),
         ("retraining", f"{told.retrain_cost:,.6g}, {'once' if told.batch or K == 1 else f'{K:,} times'}"),
         ("speedup", _times(told.speedup)),
     ]
@@ -49,10 +52,10 @@ def lines(told: Forecast) -> list[tuple[str, str]]:
             (
                 "in whole steps",
                 f"{whole['expected_cost']:,.6g} with {whole['batch_size']} rows a step: "
-                + ("nothing to do" if fast is None else _times(fast)),
+                + _times(math.inf if fast is None else fast),
             )
         )
-    size = f"{layout.checkpoints:,} models of {told.bytes_per_model:,} bytes: {told.storage_bytes:,} bytes"
+    size = f"{counted(layout.checkpoints, 'model')} of {told.bytes_per_model:,} bytes: {told.storage_bytes:,} bytes"
     out += [("storage", f"{size} ({told.bytes_per_model_from})")]
     if told.accuracy is None:
         out.append(("accuracy", NOT_MEASURED))
@@ -84,17 +87,15 @@ def limits(told: Forecast) -> list[str]:
     elif told.largest_batch == 0:
         out = [f"batches: below {bar:g}× even for one request"]
     else:
-        out = [f"batches: below {bar:g}× from {told.batch_limit:,} requests on"]
+        out = [f"batches: below {bar:g}× from {counted(told.batch_limit, 'request')} on"]
     if told.one_retraining is None:
         out.append("one after the other: all requests together cost less than one plain retraining")
     else:
-        out.append(
-            f"one after the other: {told.one_retraining:,} requests cost as much as one plain retraining after them all"
-        )
+        after = counted(told.one_retraining, "request")
+        out.append(f"one after the other: {after} cost as much as one plain retraining after all of them")
     each = layout.rows / layout.shards
-    out.append(
-        f"rows: {each:,.4g} a shard here; below {told.least_rows:,} from {told.most_shards_by_rows + 1:,} shards on"
-    )
+    few = counted(told.most_shards_by_rows + 1, "shard")
+    out.append(f"rows: {each:,.4g} a shard here; below {told.least_rows:,} from {few} on")
     if told.expected_empty_shards > 0.01:
         out.append(f"rows: {told.expected_empty_shards:.2g} shards are expected to be empty")
     if told.accuracy is None:
@@ -140,10 +141,13 @@ def _bars(told: Forecast) -> Table:
     for number, value, asked in values:
         long = WIDTH if not math.isfinite(value) else round(WIDTH * max(math.log(value), 0) / top) if top > 0 else 0
         table.add_row(
-            f"{number:,}", _times(value), "█" * long + (" ← asked" if asked else ""), style="bold" if asked else None
+            f"{number:,}",
+            _times(value).partition(" ")[0],
+            "█" * long + (" ← asked" if asked else ""),
+            style="bold" if asked else None,
         )
     return table
 
 
 def _times(value: float) -> str:
-    return f"{value:.4g}×" if math.isfinite(value) else "nothing is left to be trained again"
+    return f"{value:.4g}×" if math.isfinite(value) else "∞ (nothing is left to be trained again)"

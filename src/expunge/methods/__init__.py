@@ -10,11 +10,16 @@ from typing import Any
 from expunge.errors import RequestError, UnknownName
 from expunge.methods.base import WeightMethod
 from expunge.methods.compose import Chain, chain
+from expunge.methods.exact.cooccurrence import Cooccurrence
 from expunge.methods.exact.dckmeans import DivideAndConquerKMeans
+from expunge.methods.exact.knn import NearestNeighbours
+from expunge.methods.exact.naive_bayes import NaiveBayes
 from expunge.methods.exact.periodic import PeriodicRetraining
 from expunge.methods.exact.qkmeans import QuantisedKMeans
 from expunge.methods.exact.replay import Replay
+from expunge.methods.exact.ridge import Ridge
 from expunge.methods.exact.sisa import Sisa
+from expunge.methods.exact.statistical_query import StatisticalQuery
 from expunge.methods.examples.amnesiacs import Amnesiacs
 from expunge.methods.examples.ascent_random_labels import AscentRandomLabels
 from expunge.methods.examples.bad_teacher import BadTeacher
@@ -127,6 +132,11 @@ LEARNERS: dict[str, type[Learner]] = {
         PeriodicRetraining,
         QuantisedKMeans,
         DivideAndConquerKMeans,
+        NaiveBayes,
+        Cooccurrence,
+        StatisticalQuery,
+        Ridge,
+        NearestNeighbours,
     )
 }
 

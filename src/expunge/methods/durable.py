@@ -188,10 +188,10 @@ class DurableLearner:
             step("pending")
             return self._carry_out()[1]
 
-    def recover(self) -> None:
-        """Finish what was interrupted, if anything was; every writer does this first."""
+    def recover(self) -> tuple[set[str], Unlearned] | None:
+        """Finish what was interrupted, as every writer does first: the ids and the outcome of a `forget`, if it was one."""
         with self._locked():
-            self._recover()
+            return self._recover()
 
     def _recover(self) -> tuple[set[str], Unlearned] | None:
         """The ids and the outcome of a `forget` that was finished here, if there was one."""

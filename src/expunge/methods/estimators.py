@@ -13,7 +13,7 @@ What a step before the estimator in a pipeline has learned (the means of a scale
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import fields, replace
 from time import process_time
 from typing import Any, ClassVar, Literal, Self
@@ -21,26 +21,32 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, ClusterMixin, RegressorMixin
+from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from expunge.data.records import Array, Records
 from expunge.errors import DataError, RequestError, UnknownIds
-from expunge.methods.exact.dckmeans import DivideAndConquerKMeans
+from expunge.methods.exact.dare import DareForest
+from expunge.methods.exact.dckmeans import ROOT, DivideAndConquerKMeans
 from expunge.methods.exact.knn import NearestNeighbours
 from expunge.methods.exact.naive_bayes import NaiveBayes
 from expunge.methods.exact.qkmeans import QuantisedKMeans
 from expunge.methods.exact.ridge import Ridge
+from expunge.methods.exact.statistical_query import StatisticalQuery
 from expunge.methods.learner import LearnedModel, Learner, State
 from expunge.result import Unlearned
 
 __all__ = [
+    "ESTIMATORS",
+    "DareForestClassifier",
     "DivideAndConquerKMeansClusterer",
     "ForgettingEstimator",
     "NaiveBayesClassifier",
     "NearestNeighboursClassifier",
     "QuantisedKMeansClusterer",
     "RidgeRegressor",
+    "StatisticalQueryClassifier",
 ]
 
 FLOATS = (np.float64, np.float32)
@@ -56,6 +62,8 @@ class ForgettingEstimator(BaseEstimator):  # type: ignore[misc]
     """
 
     learner_class: ClassVar[type[Learner]]
+    state_: State
+    learner_: Learner
     _seed: ClassVar[int] = 0
 
     def forget(self, ids: Collection[str] | str | int) -> Unlearned:
@@ -92,10 +100,12 @@ class ForgettingEstimator(BaseEstimator):  # type: ignore[misc]
         return unlearned
 
     def _learn(self, x: Array, y: Array | None, ids: Any, owners: Any) -> Self:
-        # row numbers at their own width: numpy would reserve 21 characters for each
-        names = np.arange(len(x)).astype(f"U{len(str(len(x)))}") if ids is None else np.asarray(ids).astype(str)
         columns = {"x": x} if y is None else {"x": x, "y": y}
-        records = Records(ids=names, columns=columns, owners=None if owners is None else np.asarray(owners).astype(str))
+        records = Records(
+            ids=_names(np.arange(len(x)) if ids is None else ids),
+            columns=columns,
+            owners=None if owners is None else _names(owners),
+        )
         learner = self._learner()
         self.state_ = learner.fit(records, seed=self._checked_seed())
         self.learner_ = learner
@@ -118,6 +128,15 @@ class ForgettingEstimator(BaseEstimator):  # type: ignore[misc]
         return np.asarray(validate_data(self, x, reset=False, dtype=FLOATS))
 
 
+def _names(values: Any) -> Array:
+    """Strings for ids or owners."""
+    array = np.asarray(values)
+    if array.dtype.kind in "iu" and array.size:
+        # at the width they need: numpy reserves 21 characters for each
+        return array.astype(f"U{max(len(str(array.min())), len(str(array.max())))}")
+    return array.astype(str)
+
+
 class _Classifier(ClassifierMixin, ForgettingEstimator):  # type: ignore[misc]
     """Attributes: classes_, (classes,) the labels, sorted."""
 
@@ -133,6 +152,8 @@ class _Classifier(ClassifierMixin, ForgettingEstimator):  # type: ignore[misc]
         """
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
+        if get_tags(self).input_tags.positive_only:
+            check_non_negative(X, type(self).__name__)
         classes, numbers = np.unique(y, return_inverse=True)
         self._learn(X, numbers.astype(np.int64), ids, owners)
         self.classes_ = classes
@@ -281,14 +302,14 @@ class NaiveBayesClassifier(_Classifier):
     def __init__(
         self,
         *,
-        kind: Literal["gaussian", "multinomial", "bernoulli"] = "gaussian",
+        likelihood: Literal["gaussian", "multinomial", "bernoulli"] = "gaussian",
         alpha: float = 1.0,
         var_smoothing: float = 1e-9,
         prior_smoothing: float = 1.0,
         threshold: float = 0.0,
         step: float = NaiveBayes.step,
     ) -> None:
-        self.kind = kind
+        self.likelihood = likelihood
         self.alpha = alpha
         self.var_smoothing = var_smoothing
         self.prior_smoothing = prior_smoothing
@@ -297,12 +318,61 @@ class NaiveBayesClassifier(_Classifier):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = self.kind == "multinomial"
+        tags.input_tags.positive_only = self.likelihood == "multinomial"
+        # features that are no counts are not what it is made for; scikit-learn says the same of its own
+        tags.classifier_tags.poor_score = self.likelihood == "multinomial"
         return tags
 
 
+class StatisticalQueryClassifier(_Classifier):
+    """Logistic regression that converges again: `expunge.methods.exact.statistical_query.StatisticalQuery`.
+
+    Not exact: its outcomes are ``Empirical``, with a bound on the distance in ``state_.facts``.
+    """
+
+    learner_class = StatisticalQuery
+
+    def __init__(self, *, l2: float = 1e-2, tolerance: float = 1e-8, iterations: int = 100) -> None:
+        self.l2 = l2
+        self.tolerance = tolerance
+        self.iterations = iterations
+
+
+class DareForestClassifier(_Classifier):
+    """A random forest that regrows only the subtrees whose split changes: `expunge.methods.exact.dare.DareForest`."""
+
+    learner_class = DareForest
+
+    def __init__(
+        self,
+        *,
+        trees: int = 100,
+        max_depth: int | None = None,
+        random_depth: int = 0,
+        thresholds: int = 25,
+        attributes: int | None = None,
+        criterion: str = "gini",
+        min_samples_split: int = 2,
+        cache_above: int = 1000,
+        random_state: int = 0,
+    ) -> None:
+        self.trees = trees
+        self.max_depth = max_depth
+        self.random_depth = random_depth
+        self.thresholds = thresholds
+        self.attributes = attributes
+        self.criterion = criterion
+        self.min_samples_split = min_samples_split
+        self.cache_above = cache_above
+        self.random_state = random_state
+
+
 class QuantisedKMeansClusterer(_Clusterer):
-    """k-means whose rounded centroids seldom move: `expunge.methods.exact.qkmeans.QuantisedKMeans`."""
+    """k-means whose rounded centroids seldom move: `expunge.methods.exact.qkmeans.QuantisedKMeans`.
+
+    Attributes:
+        cluster_centers_: (clusters, d).
+    """
 
     learner_class = QuantisedKMeans
 
@@ -321,9 +391,18 @@ class QuantisedKMeansClusterer(_Clusterer):
         self.gamma = gamma
         self.random_state = random_state
 
+    @property
+    def cluster_centers_(self) -> npt.NDArray[np.float64]:
+        check_is_fitted(self)
+        return np.array(self.state_.parts["model"]["centres"])
+
 
 class DivideAndConquerKMeansClusterer(_Clusterer):
-    """k-means over a tree of random leaves: `expunge.methods.exact.dckmeans.DivideAndConquerKMeans`."""
+    """k-means over a tree of random leaves: `expunge.methods.exact.dckmeans.DivideAndConquerKMeans`.
+
+    Attributes:
+        cluster_centers_: (clusters, d).
+    """
 
     learner_class = DivideAndConquerKMeans
 
@@ -340,6 +419,11 @@ class DivideAndConquerKMeansClusterer(_Clusterer):
         self.widths = widths
         self.random_state = random_state
 
+    @property
+    def cluster_centers_(self) -> npt.NDArray[np.float64]:
+        check_is_fitted(self)
+        return np.array(self.state_.parts[ROOT]["centres"])
+
 
 ESTIMATORS: dict[str, type[ForgettingEstimator]] = {
     estimator.learner_class.name: estimator
@@ -347,6 +431,8 @@ ESTIMATORS: dict[str, type[ForgettingEstimator]] = {
         RidgeRegressor,
         NearestNeighboursClassifier,
         NaiveBayesClassifier,
+        StatisticalQueryClassifier,
+        DareForestClassifier,
         QuantisedKMeansClusterer,
         DivideAndConquerKMeansClusterer,
     )

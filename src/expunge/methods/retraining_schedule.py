@@ -103,36 +103,38 @@ def schedule(
         )
     if not asks:
         raise RequestError("there are no requests to schedule", "Give at least one")
-    waiting = sorted(range(len(asks)), key=lambda k: asks[k].received)
+    order = sorted(range(len(asks)), key=lambda k: asks[k].received)
+    queue = [asks[k] for k in order]
     starts: list[float] = []
     sizes: list[int] = []
     exposures = [0.0] * len(asks)
-    free = float("-inf")
-    while waiting:
-        start = _next_start([asks[k] for k in waiting], durations, policy, every, free)
-        batch = [k for k in waiting if asks[k].received <= start]
-        free = start + durations.work
-        for k in batch:
-            exposures[k] = free - asks[k].received
+    free, position = float("-inf"), 0
+    while position < len(queue):
+        start = _next_start(queue, position, durations, policy, every, free)
+        free, first = start + durations.work, position
+        while position < len(queue) and queue[position].received <= start:
+            exposures[order[position]] = free - queue[position].received
+            position += 1
         starts.append(start)
-        sizes.append(len(batch))
-        waiting = waiting[len(batch) :]
+        sizes.append(position - first)
     # A microsecond more is the rounding of a sum, no missed deadline.
     late = sum(exposure > ask.due - ask.received + 1e-6 for ask, exposure in zip(asks, exposures, strict=True))
     return Schedule(starts=tuple(starts), sizes=tuple(sizes), exposures=tuple(exposures), late=late)
 
 
 def _next_start(
-    waiting: Sequence[Ask], durations: Durations, policy: Policy, every: float | None, free: float
+    queue: Sequence[Ask], position: int, durations: Durations, policy: Policy, every: float | None, free: float
 ) -> float:
-    """When the next run starts for requests in order of receipt, with nothing running from `free` on."""
-    earliest = max(waiting[0].received, free)
+    """When the next run starts for what is queued from `position` on, with nothing running from `free` on."""
+    first = queue[position]
+    earliest = max(first.received, free)
     if policy == "now":
         return earliest
     if every is not None:
         return max(-(-earliest // every) * every, earliest)
-    start = float("inf")
-    for ask in waiting:
+    start = max(first.due - durations.total, earliest)
+    for k in range(position + 1, len(queue)):
+        ask = queue[k]
         if ask.received > start:
             break  # received after the run has started
         start = max(min(start, ask.due - durations.total), ask.received, earliest)

@@ -68,7 +68,10 @@ def class_sums(terms: Terms, x: Array, y: Array, classes: int) -> Sums:
 def row_sums(terms: Terms, x: Array) -> Sums:
     """(k, d) int64: Σ of ``terms(x)`` over all rows; of rows to be forgotten, what must be subtracted."""
     x = flat(x)
-    return sum(terms(x[part].astype(np.float64)).sum(axis=1).astype(np.int64) for part in chunks(len(x), x.shape[1]))
+    total = np.zeros((), dtype=np.int64)
+    for part in chunks(len(x), x.shape[1]):
+        total = total + terms(x[part].astype(np.float64)).sum(axis=1).astype(np.int64)
+    return total
 
 
 def check_range(x: Array, step: float) -> None:

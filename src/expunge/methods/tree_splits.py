@@ -246,7 +246,9 @@ def random_splits(table: Table, rules: Rules, rows: Ints, sizes: Ints, keys: Key
     return out
 
 
-def greedy_splits(table: Table, rules: Rules, rows: Ints, sizes: Ints, keys: Keys, counts: Ints) -> Splits:
+def greedy_splits(
+    table: Table, rules: Rules, rows: Ints, sizes: Ints, keys: Keys, counts: Ints, only: Ints | None = None
+) -> Splits:
     """The best of k valid thresholds for each candidate attribute.
 
     The candidates are the first `rules.candidates` attributes in the node's random order or, where these are all
@@ -254,14 +256,15 @@ def greedy_splits(table: Table, rules: Rules, rows: Ints, sizes: Ints, keys: Key
 
     Args:
         rows: positions in `table`, node after node, `sizes` of them each. keys: of the nodes. counts: (nodes, classes).
+        only: (nodes, slots) the candidates, if they are known.
     """
     out = empty_splits(len(sizes), rules.classes)
     starts = np.cumsum(sizes) - sizes
     chunk = np.cumsum(sizes) * rules.candidates // CHUNK
     for number in np.unique(chunk):
         todo = np.flatnonzero(chunk == number)
-        order = attribute_order(keys[todo], rules.attributes)
-        for first in range(0, rules.attributes, rules.candidates):
+        order = attribute_order(keys[todo], rules.attributes) if only is None else only[todo]
+        for first in range(0, order.shape[1], rules.candidates):
             mine = rows[ranges(starts[todo], sizes[todo])]
             attributes = order[:, first : first + rules.candidates]
             done = _search(table, rules, mine, todo, sizes[todo], keys[todo], counts[todo], attributes, out)

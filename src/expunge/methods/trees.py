@@ -25,7 +25,7 @@ below          (entries, c)   class counts of the records on the left of the thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -209,6 +209,21 @@ def join_stats(rules: Rules, pieces: Sequence[Part]) -> Part:
     """Statistics of several nodes, one after another."""
     pieces = [no_stats(rules), *pieces]
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in (*SLOTS, *ENTRIES)}
+
+
+def replace_slots(stats: Part, new: Mapping[int, Part]) -> Part:
+    """The statistics of a node with some slots' entries replaced by those in `new`, each of a node with one slot."""
+    number = stats["slot_entries"][0].copy()
+    ends = np.cumsum(np.maximum(number, 0))
+    pieces: dict[str, list[Array]] = {name: [] for name in ENTRIES}
+    for slot, end in enumerate(ends.tolist()):
+        for name in ENTRIES:
+            old = stats[name][end - max(int(number[slot]), 0) : end]
+            pieces[name].append(new[slot][name] if slot in new else old)
+    for slot, part in new.items():
+        number[slot] = part["slot_entries"][0, 0] if len(part["slot_entries"]) else 0
+    result = {name: np.concatenate(arrays) for name, arrays in pieces.items()}
+    return {"slot_attribute": stats["slot_attribute"], "slot_entries": number[None], **result}
 
 
 def leaves(tree: Part, x: Array) -> Ints:

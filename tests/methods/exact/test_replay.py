@@ -80,22 +80,11 @@ def test_forgetting_is_never_having_known(name: str) -> None:
     state = model.fit(records(), seed=3)
     order = ids_by_first_step(model, state)
     gone: list[str] = []
-    for request in (
-        [order[-1]],
-        [order[0]],
-        ["r0", "r47"][: 2 - sum(i in (order[0], order[-1]) for i in ("r0", "r47"))],
-    ):
-        request = [i for i in request if i not in gone]
-        if not request:
-            continue
-        before = {k: {a: v.copy() for a, v in p.items()} for k, p in state.parts.items()}
-        old = state
-        state, _ = model.forget(state, request)
+    for wanted in ([order[-1]], [order[0]], ["r0", "r20", "r47"]):
+        request = [i for i in wanted if i not in gone]
         gone += request
+        state, _ = model.forget(state, request)
         assert state.digest() == model.fit(records().without(gone), seed=3).digest()
-        for part, arrays in before.items():
-            for array, value in arrays.items():
-                np.testing.assert_array_equal(old.parts[part][array], value)
 
 
 @settings(deadline=None, max_examples=15)
@@ -111,20 +100,26 @@ def test_any_sequence(data: st.DataObject, seed: int, every: int, periods: int) 
     assert state.digest() == model.fit(records(24).without(gone), seed=seed).digest()
 
 
+class Told:
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int, int]] = []
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.events.append((what, done, total))
+
+
 def test_steps_before_the_row_are_not_repeated() -> None:
     model = learner(checkpoint_every=1)
     state = model.fit(records(), seed=0)
     course, keys = model.course(0), row_keys(records().ids.tolist(), 0)
     first = course.first_steps(keys, np.zeros(len(keys), np.int64))
     for k in (int(first.argmin()), int(first.argmax())):
-        told: list[tuple[str, int, int]] = []
-        _, unlearned = model.forget(
-            state.copy(), [f"r{k}"], job=Job(progress=lambda what, done, total: told.append((what, done, total)))
-        )
+        told = Told()
+        _, unlearned = model.forget(state.copy(), [f"r{k}"], job=Job(progress=told))
         assert unlearned.trace == ({"first_seen": first[k], "from_step": first[k], "steps": 16},)
         # All later rows of the first pass and the whole second pass, without the row itself.
         assert unlearned.cost.examples == int((first >= first[k]).sum()) - 1 + len(keys) - 1
-        assert told[-1] == ("replay", 16 - first[k], 16 - first[k]) and len(told) == 16 - first[k]
+        assert told.events == [("replay", done + 1, 16 - first[k]) for done in range(16 - first[k])]
 
 
 def test_a_batch_that_becomes_empty_is_skipped_and_its_place_stays() -> None:
@@ -151,8 +146,8 @@ def test_the_log_says_what_each_step_did() -> None:
     np.testing.assert_array_equal(log["keys"], row_keys(records().ids.tolist(), 3))
 
 
-def test_replaying_from_a_checkpoint_is_training_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights come from the checkpoint: a state whose checkpoints were tampered with gives another model."""
+def test_weights_and_optimiser_come_from_the_checkpoint() -> None:
+    """A state whose checkpoint was tampered with gives another model."""
     model = learner(checkpoint_every=1, recipe=recipe(optimizer="adam", learning_rate=0.01))
     state = model.fit(records(), seed=1)
     last = ids_by_first_step(model, state)[-1]

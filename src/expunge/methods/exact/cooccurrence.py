@@ -24,8 +24,8 @@ TOTALS = "totals"
 class Cooccurrence(Learner):
     """score(j) = Σ_{i in history} sim(i, j), with sim a function of C_ij = Σ_u 1[u has i] 1[u has j].
 
-    ``cosine``: C_ij / √(C_ii C_jj). ``jaccard``: C_ij / (C_ii + C_jj − C_ij). ``llr``: Dunning's log-likelihood ratio of
-    the 2 × 2 table of users with and without i and j, in nats, and 0 where the pair is rarer than chance.
+    ``cosine``: C_ij / √(C_ii C_jj). ``jaccard``: C_ij / (C_ii + C_jj − C_ij). ``llr``: Dunning's log-likelihood ratio
+    of the 2 × 2 table of users with and without i and j, in nats, and 0 where the pair is rarer than chance.
 
     All counts are whole numbers and similarities are made of them when predicting, so that a user's pairs can be
     subtracted with no trace. To forget costs O(items of the user) rows of C, whether an interaction or a whole user
@@ -41,12 +41,12 @@ class Cooccurrence(Learner):
     Raises:
         DataError: an item number is negative or beyond 2³¹ − 1. ModelError: histories that are not item numbers.
 
-    This differs from the authors' code (LensKit with its item-item scorer, changed in some 300 lines) in:
-        1. Interactions are had or not had; theirs are ratings from which a mean is subtracted. Sums of ratings are the
-           same form, and a mean would have to be kept as its sum and count.
-        2. Similarities are not stored: theirs are updated with the sums, here they cost a pass over the rows of C that
-           a history touches, and a deletion costs none of it.
-        3. Equal scores go by item number, the lowest first.
+    This differs from the paper (code of the authors could not be found) in:
+        1. An interaction was or was not; the paper's recommender, LensKit's, works on ratings. Sums of ratings have the
+           same form; the mean that is subtracted from them would have to be kept as its sum and its count.
+        2. Similarities are not stored. They are made of the counts when predicting, for the items of a history, so that
+           a deletion costs none of them.
+        3. Jaccard's index and Dunning's ratio (1993) besides the cosine; equal scores go by item number.
     """
 
     name: ClassVar[str] = "cooccurrence"
@@ -62,7 +62,8 @@ class Cooccurrence(Learner):
     def __post_init__(self) -> None:
         if self.similarity not in get_args(Similarity):
             raise RequestError(
-                f"cooccurrence has no similarity {self.similarity!r}", f"Choose one of {', '.join(get_args(Similarity))}"
+                f"cooccurrence has no similarity {self.similarity!r}",
+                f"Choose one of {', '.join(get_args(Similarity))}",
             )
         if self.recommendations < 1 or self.buckets < 1 or (self.neighbours is not None and self.neighbours < 1):
             raise RequestError(
@@ -75,8 +76,8 @@ class Cooccurrence(Learner):
         items = records.column("item")
         if items.ndim != 1 or items.min() < 0 or items.max() > LARGEST:
             raise DataError(
-                f"column 'item' has shape {items.shape} and values {items.min()} to {items.max()}, expected (n,) numbers "
-                f"from 0 to {LARGEST}",
+                f"column 'item' has shape {items.shape} and values from {items.min()} to {items.max()}, expected (n,) "
+                f"numbers from 0 to {LARGEST}",
                 "Number the items from 0; negative numbers pad histories",
             )
         known: dict[str, int] = {}
@@ -189,7 +190,9 @@ class Cooccurrence(Learner):
         own = float(users[np.searchsorted(numbers, item)])
         others, both = row[:, row[0] != item]
         theirs = users[np.searchsorted(numbers, others)].astype(np.float64)
-        value = similarity(self.similarity, both.astype(np.float64), own, theirs, float(state.parts[TOTALS]["users"][0]))
+        value = similarity(
+            self.similarity, both.astype(np.float64), own, theirs, float(state.parts[TOTALS]["users"][0])
+        )
         if self.neighbours is not None:
             nearest = np.sort(np.lexsort((others, -value))[: self.neighbours])
             others, value = others[nearest], value[nearest]
@@ -198,7 +201,8 @@ class Cooccurrence(Learner):
 
 def present(table: Array) -> Array:
     """(2, k) item numbers and counts without the counts of 0."""
-    return np.ascontiguousarray(table[:, table[1] > 0])
+    held = table[1] > 0
+    return table if held.all() else np.ascontiguousarray(table[:, held])
 
 
 def similarity(

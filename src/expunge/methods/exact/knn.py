@@ -19,6 +19,7 @@ so that whatever could be among the nearest by (1) is kept, and (1) decides.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -99,7 +100,8 @@ class NearestNeighbours(Learner):
                 f"features have shape {x.shape}, expected (n, {', '.join(map(str, table.shape[1:]))})",
                 "Give the columns that the model was fitted on",
             )
-        queries, flat = x.reshape(len(x), -1), table.reshape(len(table), -1)
+        width = math.prod(x.shape[1:])
+        queries, flat = x.reshape(len(x), width), table.reshape(len(table), width)
         k = min(self.neighbours, len(state.rows))
         found = np.empty((len(x), k), dtype=np.int64)
         for first in range(0, len(x), QUERIES):
@@ -142,7 +144,7 @@ def _candidates(queries: Float, table: Array, alive: npt.NDArray[np.bool_], k: i
 
 def _squares(rows: Float) -> Float:
     """(n,) squared lengths."""
-    squares = np.einsum("ij,ij->i", rows, rows)
+    squares: Float = np.einsum("ij,ij->i", rows, rows)
     if not np.isfinite(squares).all():
         raise DataError("the squared length of a row of features overflows", "Scale the features down")
     return squares

@@ -28,19 +28,18 @@ from expunge.methods.summation import (
     whole,
 )
 
-Kind = Literal["gaussian", "multinomial", "bernoulli"]
+Likelihood = Literal["gaussian", "multinomial", "bernoulli"]
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NaiveBayes(Learner):
-    """score_c(x) = log P(c) + Σ_j log p(x_j | c), and everything in it is a function of exact sums over the records of c.
+    """score_c(x) = log P(c) + Σ_j log p(x_j | c), all of it a function of exact sums over the records of each class.
 
     ``gaussian``: p(x_j | c) is normal with mean Σx/n_c and variance Σx²/n_c − (Σx/n_c)² + `var_smoothing` · (largest
     variance of a feature over all records) + step²/12, the last being the variance of rounding to the step.
     ``multinomial``: features are counts ≥ 0, Σ_j x_j log θ_cj with θ_cj = (Σx_j + α) / (Σ_j Σx_j + α d).
-    ``bernoulli``: a feature is present where it is above `threshold`; θ_cj = (records with it + α) / (n_c + 2α), as in
-    Zozzle, the detector that the paper makes forget.
+    ``bernoulli``: a feature is present where it is above `threshold`; θ_cj = (records with it + α) / (n_c + 2α).
 
     To forget a record costs O(d): the digits of its features are subtracted from the sums of its class. Means and
     variances are made of the sums when predicting, in whole numbers up to one last division: no digit cancels, however
@@ -49,7 +48,7 @@ class NaiveBayes(Learner):
     Paper: Cao & Yang, Towards Making Systems Forget with Machine Unlearning (IEEE S&P 2015).
 
     Args:
-        kind: of the likelihood. alpha: α, Laplace's smoothing, > 0; unused by ``gaussian``.
+        likelihood: one of the three. alpha: α, Laplace's smoothing, > 0; unused by ``gaussian``.
         var_smoothing: ≥ 0, unused but by ``gaussian``. threshold: used by ``bernoulli`` alone.
         prior_smoothing: a > 0 in P(c) = (n_c + a) / (n + a · classes).
         step: what real features are rounded to a multiple of, a power of 2. A mean is off by at most step/2 and so is a
@@ -62,16 +61,17 @@ class NaiveBayes(Learner):
         DataError: a feature is out of range, or negative where counts are expected. ModelError: other features than
             those that were learned from.
 
-    This differs from the authors' code (which changes Zozzle, closed source, in 60 lines) in:
-        1. Sums are exact integers. Theirs are counts, which are so by nature; real features are our addition.
-        2. There is no selection of features by χ² before: it is another function of the same sums, and left out.
+    This differs from the paper (code of the authors could not be found) in:
+        1. Real features too, by sums in fixed point: the paper's classifier counts, which is exact by nature.
+        2. There is no selection of features before: it would be another function of the same sums.
+        3. Scores of a class without records, and the smoothed prior.
     """
 
     name: ClassVar[str] = "naive_bayes"
     summary: ClassVar[str] = "Class sums in exact integers, from which a record's features are subtracted"
     paper: ClassVar[str] = "Cao & Yang, IEEE S&P 2015"
 
-    kind: Kind = "gaussian"
+    likelihood: Likelihood = "gaussian"
     alpha: float = 1.0
     var_smoothing: float = 1e-9
     prior_smoothing: float = 1.0
@@ -79,9 +79,9 @@ class NaiveBayes(Learner):
     step: float = STEP
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
+        if self.likelihood not in get_args(Likelihood):
             raise RequestError(
-                f"naive_bayes has no likelihood {self.kind!r}", f"Choose one of {', '.join(get_args(Kind))}"
+                f"naive_bayes has no likelihood {self.likelihood!r}", f"Choose one of {', '.join(get_args(Likelihood))}"
             )
         if not (0 < self.alpha < math.inf and 0 < self.prior_smoothing < math.inf):
             raise RequestError(
@@ -104,7 +104,9 @@ class NaiveBayes(Learner):
         x, y = records.x, records.y
         if y.ndim != 1:
             raise DataError(f"labels have shape {y.shape}, expected (n,)", "Give one class number a record")
-        self.check_features(x)
+        if self.likelihood != "bernoulli":
+            check_range(x, self.step)
+        self.check_counts(x)
         classes = class_count(y, len(records.classes))
         sums = class_sums(self.terms, x, y, classes)
         counts = np.bincount(y, minlength=classes)
@@ -129,12 +131,12 @@ class NaiveBayes(Learner):
 
     def terms(self, x: Array) -> Array:
         """g(x): (rows, d) float64 → (k, rows, d) whole numbers."""
-        if self.kind == "bernoulli":
+        if self.likelihood == "bernoulli":
             return (x > self.threshold).astype(np.float64)[None]
-        return square_digits(x, self.step) if self.kind == "gaussian" else value_digits(x, self.step)
+        return square_digits(x, self.step) if self.likelihood == "gaussian" else value_digits(x, self.step)
 
     def predict(self, state: State, x: Array) -> Array:
-        return np.argmax(self.scores(state, x), axis=1)
+        return np.asarray(np.argmax(self.scores(state, x), axis=1))
 
     def scores(self, state: State, x: Array) -> Array:
         """(n, classes) log P(c, x) in nats, float64.
@@ -149,40 +151,37 @@ class NaiveBayes(Learner):
                 f"records have {x.shape[1]} features and naive_bayes learned from {sums.shape[2]}",
                 "Give the same features in the same order",
             )
-        self.check_features(x)
+        self.check_counts(x)
         seen = counts > 0
         prior = np.log((counts + self.prior_smoothing) / (counts.sum() + self.prior_smoothing * len(counts)))
         out = np.empty((len(x), len(counts)))
-        if self.kind == "gaussian":
+        if self.likelihood == "gaussian":
             mean, variance = moments(counts[seen], sums[seen], self.step, self.var_smoothing)
         else:
             on, off = self.log_odds(counts[seen], sums[seen])
         for part in chunks(len(x), x.shape[1]):
             rows = x[part].astype(np.float64)
-            if self.kind == "gaussian":
-                likelihood = np.stack([log_normal(rows, m, v) for m, v in zip(mean, variance, strict=True)], axis=1)
+            if self.likelihood == "gaussian":
+                found = np.stack([log_normal(rows, m, v) for m, v in zip(mean, variance, strict=True)], axis=1)
             else:
-                features = (rows > self.threshold).astype(np.float64) if self.kind == "bernoulli" else rows
-                likelihood = features @ on.T + off
-            out[part] = likelihood.min(axis=1, keepdims=True)
-            out[part, seen] = likelihood
-        return out + prior
+                features = (rows > self.threshold).astype(np.float64) if self.likelihood == "bernoulli" else rows
+                found = features @ on.T + off
+            out[part] = found.min(axis=1, keepdims=True)
+            out[part, seen] = found
+        return np.asarray(out + prior)
 
     def log_odds(self, counts: Array, sums: Sums) -> tuple[Floats, Floats]:
         """Of present classes: (classes, d) weights of the features and (classes,) constants, in nats."""
-        if self.kind == "bernoulli":
+        if self.likelihood == "bernoulli":
             theta = (sums[:, 0] + self.alpha) / (counts[:, None] + 2 * self.alpha)
             return np.log(theta) - np.log1p(-theta), np.log1p(-theta).sum(axis=1)
         total = np.array([[float(v) for v in row] for row in whole(sums)]) * self.step + self.alpha
         return np.log(total) - np.log(total.sum(axis=1, keepdims=True)), np.zeros(len(counts))
 
-    def check_features(self, x: Array) -> None:
-        """Refuse features that this likelihood cannot take, see `DataError` of the class."""
-        if self.kind == "bernoulli":
-            return
-        check_range(x, self.step)
-        if self.kind == "multinomial" and x.size and float(x.min()) < 0:
-            raise DataError(f"a feature is {float(x.min()):g}, expected a count ≥ 0", "Use kind='gaussian'")
+    def check_counts(self, x: Array) -> None:
+        """Refuse negative features where counts are expected, see `DataError` of the class."""
+        if self.likelihood == "multinomial" and x.size and float(x.min()) < 0:
+            raise DataError(f"a feature is {float(x.min()):g}, expected a count ≥ 0", "Use likelihood='gaussian'")
 
 
 def part_name(number: int) -> str:

@@ -337,7 +337,7 @@ def checkpoint_bytes(recipe: Recipe) -> int:
 def environment() -> dict[str, Any]:
     """What the bytes depend on besides data, hyper-parameters and seed; other bytes are no fault where it differs."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return {"torch": torch.__version__, "machine": platform.machine(), "processor": capability}
+    return {"torch": str(torch.__version__), "machine": platform.machine(), "processor": capability}
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -145,7 +145,7 @@ class Ridge(Learner):
     def learn(self, records: Records, *, seed: int, job: Job) -> Learned:
         sums = self._sum(records, seed)
         inverse = self._factor(sums)
-        coefficients, _ = self._solve(sums, inverse, np.zeros(sums.features))
+        coefficients = self._solve(sums, inverse, np.zeros(sums.features), {})
         return self._learned(sums, inverse, coefficients, len(records), ())
 
     def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
@@ -153,31 +153,33 @@ class Ridge(Learner):
         gone = _values(state.rows.column("x")[where], state.rows.column("y")[where])
         sums, vectors = self._downdate(self._sums(state), gone)
         event: dict[str, Any] = {"event": "downdate", "rows": len(ids), "sum_drift": sums.drift()}
+        # comparisons are written so that NaN, too, makes things anew
         if not event["sum_drift"] <= self.tolerance:
-            remaining = state.rows.without(ids)
-            again = self.learn(remaining, seed=state.seed, job=job)
-            event["made_again"] = "everything"
-            return Learned(parts=again.parts, examples=len(remaining), trace=(event,))
-
-        inverse, remainder = self._woodbury(np.asarray(state.parts["inverse"]["inverse"]), vectors)
-        old = np.asarray(state.parts["model"]["coefficients"])
-        made_again = "nothing"
-        if inverse is not None:
-            coefficients, drift = self._solve(sums, inverse, old)
-            residual = self._residual(sums, inverse)
-            event |= {"smallest_remainder": remainder, "inverse_residual": residual, "coefficient_drift": drift}
-            # written so that NaN, too, makes the inverse anew
-            if not max(residual, drift) <= self.tolerance:
-                inverse = None
-        elif remainder is not None:
+            return self._from_rows(state, ids, event, job)
+        old = state.parts["model"]["coefficients"]
+        inverse, remainder = self._woodbury(state.parts["inverse"]["inverse"], vectors)
+        if remainder is not None:
             event["smallest_remainder"] = remainder
-        if inverse is None:
+        if inverse is not None:
+            coefficients = self._solve(sums, inverse, old, event)
+            if max(event["inverse_residual"], event["coefficient_drift"]) <= self.tolerance:
+                event["made_again"] = "nothing"
+                return self._learned(sums, inverse, coefficients, len(ids), (event,))
+        try:
             inverse = self._factor(sums)
-            coefficients, drift = self._solve(sums, inverse, old)
-            made_again = "inverse"
-            event |= {"inverse_residual": self._residual(sums, inverse), "coefficient_drift": drift}
-        event["made_again"] = made_again
+        except ModelError:
+            # the sums may have lost what the rows still have; if they have not, this refuses as well
+            return self._from_rows(state, ids, event, job)
+        coefficients = self._solve(sums, inverse, old, event)
+        event["made_again"] = "inverse"
         return self._learned(sums, inverse, coefficients, len(ids), (event,))
+
+    def _from_rows(self, state: State, ids: tuple[str, ...], event: dict[str, Any], job: Job) -> Learned:
+        remaining = state.rows.without(ids)
+        fresh = self.learn(remaining, seed=state.seed, job=job)
+        if not math.isfinite(event["sum_drift"]):
+            event["sum_drift"] = None  # JSON has no NaN
+        return replace(fresh, trace=({**event, "made_again": "everything"},))
 
     def predict(self, state: State, x: Array) -> Float:
         """(n,) float64 for (n, d) features.
@@ -196,29 +198,33 @@ class Ridge(Learner):
     def drift(self, state: State, fresh: Mapping[str, Part]) -> float:
         """Largest difference from a fresh fit on what remains, free of the units of the columns.
 
-        Every array is divided by the sizes of its columns (root mean squares) first: coefficients become effects, in
-        sizes of y, of a step of the column's size; the scatter and the inverse become matrices with entries near 1.
+        Coefficients count by what a feature's spread then changes in a prediction, as a share of y's root mean square;
+        the intercept by the same at the means; entries of matrices as shares of the sizes of their row and column.
         """
-        count = len(state.rows)
-        mean, scatter = np.asarray(fresh["sums"]["mean"]), np.asarray(fresh["sums"]["scatter"])
-        size = np.sqrt(np.maximum(scatter.diagonal(), 0.0) / count + mean**2)
-        size[size == 0] = 1.0
-        x, y = size[:-1], size[-1]
-        penalised = np.sqrt(count * x**2 + self.alpha)
+        scale = {**state.parts, **fresh}
+        sums = self._sums(replace(state, parts=scale))
+        sizes = sums.sizes.copy()
+        sizes[-1] = math.sqrt(max(sums.scatter[-1, -1], 0.0) + sums.count * sums.mean[-1] ** 2) or 1.0
+        effects = sizes[-1] / sizes[:-1]
+        reach = sizes[-1] / math.sqrt(sums.count) + float(np.abs(sums.mean[:-1]) @ effects)
+        means = np.sqrt(sizes**2 / sums.count + sums.mean**2)
+        inverse = np.sqrt(np.diag(scale["inverse"]["inverse"]))
         units = {
-            ("model", "coefficients"): y / x,
-            ("model", "intercept"): y,
-            ("sums", "mean"): size,
-            ("sums", "scatter"): count * np.outer(size, size),
-            ("inverse", "inverse"): 1 / np.outer(penalised, penalised),
+            ("model", "coefficients"): effects,
+            ("model", "intercept"): reach,
+            ("sums", "mean"): means,
+            ("sums", "scatter"): np.outer(sizes, sizes),
+            ("inverse", "inverse"): np.outer(inverse, inverse),
             ("check", "signs"): 1.0,
-            ("check", "checksum"): count * size[:, None] * size.sum(),
+            ("check", "checksum"): sizes[:, None] * sizes.sum(),
         }
+        if len(sizes) != len(state.parts["sums"]["mean"]):
+            return math.inf
         worst = 0.0
         for (part, key), unit in units.items():
+            if part not in fresh:
+                continue
             mine, theirs = np.asarray(state.parts[part][key]), np.asarray(fresh[part][key])
-            if mine.shape != theirs.shape:
-                return math.inf
             worst = max(worst, float(np.max(np.abs(mine - theirs) / unit)))
         return worst
 
@@ -312,9 +318,9 @@ class Ridge(Learner):
         """
         d = sums.features
         size = sums.sizes[:-1]
-        scaled = sums.matrix / np.outer(size, size)
         try:
-            triangle = np.linalg.cholesky(scaled)
+            with np.errstate(over="ignore", invalid="ignore"):  # a negative diagonal, of sums gone bad, has no size
+                triangle = np.linalg.cholesky(sums.matrix / np.outer(size, size))
         except np.linalg.LinAlgError:
             triangle = np.zeros((d, d))
         # a pivot is the share of a column's variance that the columns before it do not explain
@@ -326,18 +332,17 @@ class Ridge(Learner):
         half = np.linalg.solve(triangle, np.eye(d)) / size
         return np.asarray(half.T @ half)
 
-    def _solve(self, sums: _Sums, inverse: Float, start: Float) -> tuple[Float, float]:
-        """Coefficients by (1), and what a further step of refinement moved: its share of the largest effect."""
+    def _solve(self, sums: _Sums, inverse: Float, start: Float, event: dict[str, Any]) -> Float:
+        """Coefficients by (1); what was measured of them and of the inverse goes into `event`."""
         solved = start + inverse @ (sums.target - sums.matrix @ start)
         step = inverse @ (sums.target - sums.matrix @ solved)
+        sizes, signs = sums.sizes[:-1], sums.signs[:-1]
         # y's own size is the floor: where y does not depend on x the coefficients are nothing but rounding
-        largest = max(np.abs(solved * sums.sizes[:-1]).max(), sums.sizes[-1])
-        return solved + step, float(np.abs(step * sums.sizes[:-1]).max() / largest)
-
-    def _residual(self, sums: _Sums, inverse: Float) -> float:
-        """max |A P Z − Z|, in units of the columns."""
-        size, signs = sums.sizes[:-1, None], sums.signs[:-1]
-        return float(np.abs(sums.matrix @ (inverse @ (size * signs)) / size - signs).max())
+        largest = max(np.abs(solved * sizes).max(), sums.sizes[-1])
+        event["coefficient_drift"] = float(np.abs(step * sizes).max() / largest)
+        image = sums.matrix @ (inverse @ (sizes[:, None] * signs))
+        event["inverse_residual"] = float(np.abs(image / sizes[:, None] - signs).max())
+        return np.asarray(solved + step)
 
     def _learned(
         self, sums: _Sums, inverse: Float, coefficients: Float, examples: int, trace: tuple[Mapping[str, Any], ...]
