@@ -19,6 +19,7 @@ ORDER = (
     "data",
     "requests",
     "methods",
+    "forecast",
     "metrics",
     "attacks",
     "datasets",

@@ -65,6 +65,11 @@ def test_it_is_an_in_toto_statement() -> None:
     assert Statement.read(statement().payload) == statement()
 
 
+def test_metrics_come_back_with_their_gaps() -> None:
+    told = statement(metrics=[{"name": "accuracy", "value": 0.5, "floor": None}])
+    assert Statement.read(told.payload) == told and b'"floor":null' in told.payload
+
+
 def test_the_subject_is_the_digest_of_the_parts_in_order_of_their_names() -> None:
     assert parts_digest({"b": B, "a": A}) == parts_digest({"a": A, "b": B})
     assert parts_digest({"a": B, "b": A}) != parts_digest({"a": A, "b": B})

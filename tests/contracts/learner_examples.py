@@ -21,6 +21,7 @@ RECIPE = Recipe(
 SETTINGS: dict[str, dict[str, Any]] = {
     "sisa": {"recipe": RECIPE, "shards": 3, "slices": 2},
     "qkmeans": {"clusters": 3, "epsilon": 0.5},
+    "dare": {"trees": 3, "random_depth": 1, "cache_above": 10},
     "dckmeans": {"clusters": 3, "widths": (1, 2, 4)},
 }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.audit.code import code_digest, lock_digest
-from expunge.audit.encoding import blinded, canonical, sha256
+from expunge.audit.encoding import blinded, canonical, from_hex, sha256
 from expunge.audit.keys import KeyFolder
 from expunge.audit.log import Log
 from expunge.audit.manifest import Manifest, commitments
@@ -297,7 +297,7 @@ def read_nonce(folder: Path) -> bytes:
             f"{folder} is not in custody: it was made without keys", "Take it into custody (`Custody.fitted`)"
         )
     try:
-        nonce = bytes.fromhex(read_json(path)["nonce"])
+        nonce = from_hex(read_json(path)["nonce"])
     except (ValueError, KeyError, TypeError, RunError):
         nonce = b""
     if len(nonce) != HASH_BYTES:

@@ -25,6 +25,29 @@ def blinded(nonce: bytes, *words: str) -> str:
     return hmac.digest(nonce, canonical(list(words)), "sha256").hex()
 
 
+def from_hex(text: str) -> bytes:
+    """The bytes of hexadecimal digits in their one form, lower case.
+
+    Raises:
+        ValueError: anything else.
+    """
+    raw = bytes.fromhex(text)
+    if raw.hex() != text:
+        raise ValueError(f"{text[:20]!r} is not written in lower-case hexadecimal digits")
+    return raw
+
+
+def whole(value: Any) -> int:
+    """A whole number of JSON.
+
+    Raises:
+        TypeError: anything else, 2.0, "2" and true included.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
 def to_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 

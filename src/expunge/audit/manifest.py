@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from expunge.audit.encoding import from_hex, whole
 from expunge.audit.merkle import EMPTY_ROOT, HASH_BYTES, Tree, verify_inclusion
 from expunge.data.records import Records
 from expunge.errors import RequestError, TamperedEvidence
@@ -117,8 +118,8 @@ class Membership:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Membership:
-        path = tuple(bytes.fromhex(p) for p in value["path"])
-        return cls(leaf=bytes.fromhex(value["leaf"]), index=int(value["index"]), path=path)
+        path = tuple(from_hex(p) for p in value["path"])
+        return cls(leaf=from_hex(value["leaf"]), index=whole(value["index"]), path=path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +153,7 @@ class NonMembership:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> NonMembership:
         sides = {k: None if value[k] is None else Membership.from_dict(value[k]) for k in ("left", "right")}
-        return cls(id=bytes.fromhex(value["id"]), left=sides["left"], right=sides["right"])
+        return cls(id=from_hex(value["id"]), left=sides["left"], right=sides["right"])
 
 
 class Manifest:

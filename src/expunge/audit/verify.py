@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.audit.checks import Checks, Inconclusive, Verdict
+from expunge.audit.encoding import from_hex, whole
 from expunge.audit.manifest import Membership, NonMembership
 from expunge.audit.merkle import verify_consistency, verify_inclusion
 from expunge.audit.note import Checkpoint, split
@@ -76,9 +77,9 @@ class Certificate:
             return cls(
                 envelope=value["envelope"],
                 statement=Statement.read(unseal(value["envelope"])[0]),
-                index=int(log["index"]),
-                inclusion=tuple(bytes.fromhex(p) for p in log["inclusion"]),
-                consistency=tuple(bytes.fromhex(p) for p in log["consistency"]),
+                index=whole(log["index"]),
+                inclusion=tuple(from_hex(p) for p in log["inclusion"]),
+                consistency=tuple(from_hex(p) for p in log["consistency"]),
                 note=str(log["checkpoint"]),
                 before=tuple(Membership.from_dict(p) for p in manifest["before"]),
                 after=tuple(NonMembership.from_dict(p) for p in manifest["after"]),

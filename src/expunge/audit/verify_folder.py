@@ -25,7 +25,7 @@ from expunge.audit.trust import TrustedKeys
 from expunge.data.store import read_records, save_records
 from expunge.environment import environment
 from expunge.errors import RunError, TamperedEvidence, UnknownIds, UnknownName
-from expunge.methods.durable import DurableLearner, read_part
+from expunge.methods.durable import FORMAT, DurableLearner, read_part
 from expunge.methods.learner import part_digest
 from expunge.training.files import read_json
 
@@ -51,9 +51,9 @@ class Folder:
     @cached_property
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = read_json(self.path / "state.json")
-        missing = {"parts", "digest", "seed", "facts", "learner", "parameters", "environment"} - set(document)
-        if missing:
-            raise TamperedEvidence(f"state.json lacks {', '.join(sorted(missing))}", REMEDY)
+        keys = {"format", "parts", "digest", "seed", "facts", "learner", "parameters", "environment"}
+        if set(document) != keys or document["format"] != FORMAT:
+            raise TamperedEvidence(f"state.json is not one of format {FORMAT}", REMEDY)
         return document
 
     # --- the log ------------------------------------------------------------------------------------------------------
@@ -167,6 +167,8 @@ class Folder:
             told.method.seed,
         ):
             raise TamperedEvidence("learner, hyper-parameters or seed are not those of the certificate", REMEDY)
+        if document["environment"] != told.environment:
+            raise TamperedEvidence("state.json names another environment than the certificate", REMEDY)
         return "the state in the folder is the certificate's"
 
     def manifest(self) -> str:

@@ -6,7 +6,7 @@ Every "after" is what exact unlearning yields, since it is what a fit without th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -86,13 +86,44 @@ def softmax_fit(x: Floats, wanted: Floats, regularization: float) -> Floats:
 
 
 class _Newton:
-    """Newton steps with one factor of the Hessian for all fits near `weights`.
+    """Newton's method whose first factor of the Hessian serves all fits near `weights`.
 
     What a deletion changes is as small as the gradient of one well-answered row: a fit has to end far below that.
     """
 
     def __init__(self, x: Floats, weights: Floats, regularization: float) -> None:
         self.start, self.regularization = weights, regularization
+        self.factor = self._factor(x, weights)
+
+    def refit(self, x: Floats, wanted: Floats) -> Floats:
+        """The minimiser on these rows.
+
+        Raises:
+            ModelError: the gradient does not fall below 1e-9.
+        """
+        weights, factor = self.start, self.factor
+        value, gradient = _loss(x, wanted, self.regularization, weights)
+        for _ in range(200):
+            largest = float(np.abs(gradient).max())
+            if largest < 1e-9:
+                return weights
+            step = cho_solve(factor, gradient.ravel()).reshape(weights.shape)
+            share = 1.0
+            while share > 1e-6:
+                value_after, gradient_after = _loss(x, wanted, self.regularization, weights - share * step)
+                if value_after <= value + 1e-13 * abs(value):  # at the end it is rounding that decides
+                    break
+                share /= 2
+            weights, value, gradient = weights - share * step, value_after, gradient_after
+            if not float(np.abs(gradient).max()) < largest / 2:
+                factor = self._factor(x, weights)
+        raise ModelError(
+            f"softmax regression did not converge: largest gradient {largest:.1e}",
+            "Scale the features, or raise the regularization",
+        )
+
+    def _factor(self, x: Floats, weights: Floats) -> Any:
+        """Cholesky factor of the Hessian at `weights`."""
         design = _design(x)
         said = _probabilities(design @ weights)
         width, classes = weights.shape
@@ -104,26 +135,8 @@ class _Newton:
         # Moving all intercepts alike changes nothing: that direction gets a curvature, as the gradient has none in it.
         hessian[-1, :, -1, :] += 1.0
         square = hessian.reshape(width * classes, width * classes)
-        square.flat[:: len(square) + 1] += np.broadcast_to(_penalty(width, regularization), weights.shape).ravel()
-        self.factor = cho_factor(square)
-
-    def refit(self, x: Floats, wanted: Floats) -> Floats:
-        """The minimiser on these rows.
-
-        Raises:
-            ModelError: the gradient does not fall below 1e-9.
-        """
-        weights, largest = self.start, np.inf
-        for _ in range(200):
-            _, gradient = _loss(x, wanted, self.regularization, weights)
-            largest = float(np.abs(gradient).max())
-            if largest < 1e-9:
-                return weights
-            weights = weights - cho_solve(self.factor, gradient.ravel()).reshape(weights.shape)
-        raise ModelError(
-            f"softmax regression did not converge: largest gradient {largest:.1e}",
-            "Scale the features, or raise the regularization",
-        )
+        square.flat[:: len(square) + 1] += np.broadcast_to(_penalty(width, self.regularization), weights.shape).ravel()
+        return cho_factor(square)
 
 
 def _design(x: Floats) -> Floats:

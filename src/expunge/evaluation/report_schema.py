@@ -240,6 +240,53 @@ class Published(_Strict):
     method: str | None = None
 
 
+class EvidenceCheck(_Strict):
+    """One check of a certificate."""
+
+    name: str
+    outcome: Literal["pass", "fail", "inconclusive"]
+    reason: str
+
+
+class Tampering(_Strict):
+    """What was altered in a copy, and what the verdict was."""
+
+    what: str
+    outcome: Literal["pass", "fail", "inconclusive"]
+    failed: list[str]
+
+
+class ExactEvidence(_Strict):
+    """One request that was carried out exactly: cost beside retraining, digests, certificate and its checks.
+
+    `before`, `after` and `fresh` are digests of states, `fresh` of a run that never saw the records; the word is exact
+    only where `fresh` equals `after`.
+    """
+
+    request: str
+    learner: str
+    layout: str
+    forgotten: int = Field(ge=1)
+    remaining: int = Field(ge=1)
+    guarantee: str
+    examples: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    retrain_examples: int = Field(ge=0)
+    retrain_seconds: float = Field(ge=0)
+    accuracy_before: float = Field(ge=0, le=1)
+    accuracy_after: float = Field(ge=0, le=1)
+    plain_accuracy: float = Field(ge=0, le=1)
+    before: str
+    after: str
+    fresh: str
+    destroyed: int = Field(ge=0)
+    certificate: str
+    keys: str
+    outcome: Literal["pass", "fail", "inconclusive"]
+    checks: list[EvidenceCheck]
+    tampering: list[Tampering]
+
+
 class Report(_Strict):
     """The whole document."""
 
@@ -260,6 +307,7 @@ class Report(_Strict):
     published: list[Published]
     limits: list[str] = Field(min_length=1)
     definitions: dict[str, str]
+    exact: ExactEvidence | None = None
 
     @field_validator("created")
     @classmethod

@@ -11,6 +11,7 @@ from expunge.errors import RequestError, UnknownName
 from expunge.methods.base import WeightMethod
 from expunge.methods.compose import Chain, chain
 from expunge.methods.exact.cooccurrence import Cooccurrence
+from expunge.methods.exact.dare import DareForest
 from expunge.methods.exact.dckmeans import DivideAndConquerKMeans
 from expunge.methods.exact.knn import NearestNeighbours
 from expunge.methods.exact.naive_bayes import NaiveBayes
@@ -137,6 +138,7 @@ LEARNERS: dict[str, type[Learner]] = {
         StatisticalQuery,
         Ridge,
         NearestNeighbours,
+        DareForest,
     )
 }
 

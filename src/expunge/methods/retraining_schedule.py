@@ -137,7 +137,7 @@ def _next_start(
         ask = queue[k]
         if ask.received > start:
             break  # received after the run has started
-        start = max(min(start, ask.due - durations.total), ask.received, earliest)
+        start = min(start, ask.due - durations.total)
     return start
 
 

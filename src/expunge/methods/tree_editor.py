@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from expunge.data.records import Array
-from expunge.methods.tree_splits import Ints, Part, Rules
+from expunge.methods.tree_keys import Ints
+from expunge.methods.tree_splits import Part
 from expunge.methods.trees import ENTRIES, NODES, RANDOM, RANDOMS, REMEMBERED, SLOTS
 
 # Written in place while records are taken out; the other arrays are only read.
 WRITTEN = ("kind", "threshold", "size", "counts", "extremes", "extreme_counts", "at", "next_at", "below")
+
+
+Span = tuple[int, int, Part | None]
+"""First node, the node after the last one, and what takes their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +84,7 @@ class Editor:
             name: self.part[name][entries] for name in ENTRIES
         }
 
-    def finish(self, rules: Rules, subtrees: Iterator[Part], new_rank: Ints, rank_at: Ints) -> Part:
+    def finish(self, subtrees: Iterator[Part], new_rank: Ints, rank_at: Ints) -> Part:
         """The changed tree.
 
         Args:
@@ -94,12 +99,10 @@ class Editor:
         for index in self.gone:
             staying[index] = False
 
-        nodes = [(job.node, job.node + job.old_nodes, subtree) for job, subtree in grown]
+        nodes: list[Span] = [(job.node, job.node + job.old_nodes, subtree) for job, subtree in grown]
         result = splice(part, NODES, nodes, lambda node: node, count)
         result |= splice(part, RANDOMS, nodes, lambda node: int(self.random_at[node]), count)
-        spans: list[tuple[int, int, Part | None]] = [*nodes]
-        spans += [(node, node + 1, stats) for node, stats in self.stats.items()]
-        spans.sort(key=lambda span: span[0])
+        spans = sorted([*nodes, *((n, n + 1, stats) for n, stats in self.stats.items())], key=lambda span: span[0])
         result |= splice(part, SLOTS, spans, lambda node: int(self.kept_at[node]), count)
         result |= splice(part, ENTRIES, spans, lambda node: int(self.entry_at[self.kept_at[node]]), count)
 
@@ -112,20 +115,14 @@ class Editor:
         return result
 
 
-def splice(
-    part: Part,
-    names: tuple[str, ...],
-    spans: list,
-    at,
-    count: int,  # type: ignore[no-untyped-def,type-arg]
-) -> Part:
-    """`part` with the nodes of each span (first, end, replacement or None) replaced; `at` turns nodes into rows."""
+def splice(part: Part, names: tuple[str, ...], spans: Sequence[Span], row_of: Callable[[int], int], count: int) -> Part:
+    """`part`, of `count` nodes, with the nodes of each span replaced; `row_of` says where a node's rows begin."""
     result: Part = {}
     for name in names:
         pieces, row = [], 0
         for first, end, new in spans:
-            pieces += [part[name][row : at(first)], *([] if new is None else [new[name]])]
-            row = at(end)
-        pieces.append(part[name][row : at(count)])
+            pieces += [part[name][row : row_of(first)], *([] if new is None else [new[name]])]
+            row = row_of(end)
+        pieces.append(part[name][row : row_of(count)])
         result[name] = np.concatenate(pieces)
     return result

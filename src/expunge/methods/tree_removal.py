@@ -14,18 +14,8 @@ import numpy as np
 
 from expunge.data.records import Array
 from expunge.methods.tree_editor import Editor, Regrown
-from expunge.methods.tree_splits import (
-    Ints,
-    Keys,
-    Part,
-    Rules,
-    Table,
-    child_keys,
-    greedy_splits,
-    is_valid,
-    middle,
-    purity,
-)
+from expunge.methods.tree_keys import Ints, Keys, child_keys, middle
+from expunge.methods.tree_splits import Part, Rules, Table, greedy_splits, is_valid, purity
 from expunge.methods.trees import GREEDY, LEAF, RANDOM, REMEMBERED, choose, grow, is_leaf, no_stats, replace_slots
 
 
@@ -104,7 +94,7 @@ def remove(
     rank_at = np.zeros(int(leaving.alive[-1]) + 1, dtype=np.int64)
     rank_at[leaving.alive] = new_rank
     supply = iter(subtrees)
-    return [editor.finish(rules, supply, new_rank, rank_at) for editor in editors], worked + rows, events
+    return [editor.finish(supply, new_rank, rank_at) for editor in editors], worked + rows, events
 
 
 def update(visit: Visit, rules: Rules, leaving: Leaving) -> bool | None:
@@ -270,11 +260,11 @@ def _rows(visit: Visit, leaving: Leaving) -> Array:
     """Positions of the records that stay at a node, rising."""
     after = int(visit.editor.part["counts"][visit.node].sum())
     ranks = np.sort(visit.editor.part["order"][visit.start : visit.start + after + len(visit.records)])
-    return leaving.alive[ranks[leaving.stays[ranks]]]
+    return np.asarray(leaving.alive[ranks[leaving.stays[ranks]]])
 
 
 def _children(visits: list[Visit], keys: Keys, leaving: Leaving) -> tuple[list[Visit], Keys]:
-    """The nodes below that leaving records come to, and their keys; new thresholds are written once these have passed."""
+    """The nodes below that leaving records come to, and their keys; a threshold that moves does so behind them."""
     below: list[Visit] = []
     key_of: list[int] = []
     for visit, *both in zip(visits, *child_keys(keys), strict=True):

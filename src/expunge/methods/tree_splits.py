@@ -1,8 +1,8 @@
 """Splits of a DaRE tree: which attributes and thresholds a node may use, and which of them is best.
 
-Everything random is a keyed hash: of the node's place in its tree, of the attribute, of the value below a threshold.
-Nothing is drawn, so that the candidates are a function of the node's records alone, however these came to be the ones
-that are left. Many nodes, of one tree or of many, are worked through at once.
+Everything random is a keyed hash (`expunge.methods.tree_keys`): of the node's place in its tree, of the attribute, of
+the value below a threshold. So the candidates are a function of the node's records alone, however these came to be the
+ones that are left. Many nodes, of one tree or of many, are worked through at once.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from expunge.data.records import Array
+from expunge.methods.tree_keys import (
+    Ints,
+    Keys,
+    as_float32,
+    attribute_order,
+    decode,
+    encode,
+    middle,
+    random_threshold,
+    rank_values,
+    slot_keys,
+)
 
 Part = dict[str, Array]
-Ints = npt.NDArray[np.int64]
-Keys = npt.NDArray[np.uint64]
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # A slot whose k valid thresholds are hidden among more than this many times k others is not worth remembering.
 ENTRIES_PER_THRESHOLD = 16
 # Values sorted at once: bounds memory; one node may exceed it.
 CHUNK = 1 << 22
-# Tries for a random threshold; each fails with probability under a half.
-TRIES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,90 +61,6 @@ class Table:
     def values(self, rows: Array, attributes: Array) -> npt.NDArray[np.float32]:
         """``x[rows, attributes]``; adding zero makes -0.0 and 0.0 one value."""
         return as_float32(self.x[rows, attributes])
-
-
-def as_float32(x: Array) -> npt.NDArray[np.float32]:
-    """float32 without negative zeros."""
-    with np.errstate(over="ignore"):
-        return np.asarray(x).astype(np.float32) + np.float32(0)
-
-
-# --- keyed randomness -------------------------------------------------------------------------------------------------
-
-
-def mix(z: Keys) -> Keys:
-    """SplitMix64's finaliser, a bijection of 64-bit numbers; arrays only, since scalars would warn of overflow."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def child_keys(keys: Keys) -> tuple[Keys, Keys]:
-    """Keys of the left and the right children."""
-    return mix(keys + GOLDEN), mix(keys + GOLDEN + GOLDEN)
-
-
-def attribute_order(keys: Keys, attributes: int) -> Ints:
-    """(nodes, d): a random order of the attributes for every node."""
-    numbers = np.arange(attributes, dtype=np.uint64)
-    bits = np.uint64(max(1, int(attributes - 1).bit_length()))
-    hashes = mix(mix(keys ^ np.uint64(0xA77))[:, None] + (numbers + np.uint64(1)) * GOLDEN)
-    packed = np.sort((hashes >> bits << bits) | numbers, axis=1)
-    return (packed & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
-
-
-def slot_keys(keys: Keys, attributes: Array) -> Keys:
-    """A key for an attribute at a node."""
-    return mix(mix(keys ^ np.uint64(0xB0B)) + (attributes.astype(np.uint64) + np.uint64(1)) * GOLDEN)
-
-
-def rank_values(codes: npt.NDArray[np.uint32], keys: Keys) -> npt.NDArray[np.uint32]:
-    """A random rank for every value: a bijection under each key, hence without ties."""
-    z = codes ^ (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    high = (keys >> np.uint64(32)).astype(np.uint32)
-    for _ in range(2):
-        z = (z ^ (z >> np.uint32(16))) * np.uint32(0x7FEB352D)
-        z = (z ^ (z >> np.uint32(15))) * np.uint32(0x846CA68B)
-        z = (z ^ (z >> np.uint32(16))) + high
-    return z
-
-
-def encode(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """Unsigned numbers in the order of the floats."""
-    bits = values.view(np.uint32)
-    return np.where(bits >> np.uint32(31), ~bits, bits | np.uint32(0x80000000))
-
-
-def decode(codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
-    """The floats of `encode`."""
-    bits = np.where(codes >> np.uint32(31), codes & np.uint32(0x7FFFFFFF), ~codes)
-    return bits.astype(np.uint32).view(np.float32)
-
-
-def middle(low: Array, high: Array) -> npt.NDArray[np.float64]:
-    """Midpoints of float32 numbers, exact in float64."""
-    return (low.astype(np.float64) + high.astype(np.float64)) / 2
-
-
-def random_threshold(keys: Keys, low: Array, high: Array) -> npt.NDArray[np.float64]:
-    """Uniform in [low, high), and the same number as long as it stays in there and the range is of the same size.
-
-    The t-th try is the only point of a randomly shifted lattice that the range can hold; its spacing is the smallest
-    power of two above ``high - low``. The first point that falls into the range is taken: a narrower range of the same
-    power of two rejects all that the wider one rejected, so it ends at the same point if it holds it.
-    """
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    exponent = np.frexp(high - low)[1]
-    threshold, open_ = low.copy(), np.ones(len(low), dtype=bool)
-    for attempt in range(1, TRIES + 1):
-        shift = (mix(keys + np.full(len(keys), attempt, dtype=np.uint64) * GOLDEN) >> np.uint64(11)) / 2.0**53
-        point = np.ldexp(np.ceil(np.ldexp(low, -exponent) - shift) + shift, exponent)
-        found = open_ & (low <= point) & (point < high)
-        threshold[found] = point[found]
-        open_ &= ~found
-        if not open_.any():
-            break
-    return threshold
 
 
 # --- criteria ---------------------------------------------------------------------------------------------------------
@@ -172,9 +95,9 @@ def purity(left: Ints, total: Ints, criterion: str) -> npt.NDArray[np.float64]:
 
 
 def is_valid(at: Array, next_at: Array) -> npt.NDArray[np.bool_]:
-    """Whether two records of different classes lie on either side, given class counts (n, classes) of the two values."""
+    """Whether records of different classes lie on either side, given class counts (n, classes) of the two values."""
     pure = ((at > 0).sum(axis=1) == 1) & ((next_at > 0).sum(axis=1) == 1)
-    return ~(pure & (at.argmax(axis=1) == next_at.argmax(axis=1)))
+    return np.asarray(~(pure & (at.argmax(axis=1) == next_at.argmax(axis=1))))
 
 
 # --- the best split of many nodes -------------------------------------------------------------------------------------

@@ -26,24 +26,13 @@ below          (entries, c)   class counts of the records on the left of the thr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from expunge.data.records import Array
-from expunge.methods.tree_splits import (
-    Ints,
-    Keys,
-    Part,
-    Rules,
-    Splits,
-    Table,
-    as_float32,
-    child_keys,
-    empty_splits,
-    greedy_splits,
-    random_splits,
-    ranges,
-)
+from expunge.methods.tree_keys import Ints, Keys, as_float32, child_keys
+from expunge.methods.tree_splits import Part, Rules, Splits, Table, empty_splits, greedy_splits, random_splits, ranges
 
 LEAF, RANDOM, GREEDY, REMEMBERED = 0, 1, 2, 3
 
@@ -57,7 +46,7 @@ def is_leaf(rules: Rules, counts: Ints, depths: Ints) -> Array:
     """(nodes,) whether a node may not be split whatever its records' features, given class counts (nodes, classes)."""
     total = counts.sum(axis=1)
     leaf = (counts.max(axis=1) == total) | (total < rules.min_samples_split)
-    return leaf if rules.max_depth is None else leaf | (depths >= rules.max_depth)
+    return np.asarray(leaf if rules.max_depth is None else leaf | (depths >= rules.max_depth))
 
 
 def choose(table: Table, rules: Rules, rows: Ints, sizes: Ints, keys: Keys, depths: Ints, counts: Ints) -> Splits:
@@ -161,7 +150,7 @@ def _preorder(
     total, jobs = len(child), len(rows)
     size = np.ones(total, dtype=np.int64)
     bounds = np.cumsum([0, *(len(level["child"]) for level in levels)]).tolist()
-    spans = [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    spans = [slice(a, b) for a, b in pairwise(bounds)]
     for span in reversed(spans):
         inner = np.arange(span.start, span.stop)[child[span] >= 0]
         size[inner] += size[child[inner]] + size[child[inner] + 1]

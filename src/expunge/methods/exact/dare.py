@@ -10,8 +10,9 @@ import numpy as np
 from expunge.data.records import Array, Records
 from expunge.errors import DataError, ModelError, RequestError
 from expunge.methods.learner import Job, Learned, Learner, State
+from expunge.methods.tree_keys import as_float32
 from expunge.methods.tree_removal import Leaving, remove
-from expunge.methods.tree_splits import Rules, Table, as_float32
+from expunge.methods.tree_splits import Rules, Table
 from expunge.methods.trees import grow, leaves
 from expunge.training.seeds import derive
 
@@ -43,7 +44,7 @@ class DareForest(Learner):
     Paper: Brophy & Lowd, "Machine Unlearning for Random Forests", ICML 2021, arXiv 2009.05567.
 
     Args:
-        trees: T. max_depth: d_max, edges from the root, None for no limit. random_depth: d_rmax, levels of random nodes.
+        trees: T. max_depth: d_max, edges from the root, None: no limit. random_depth: d_rmax, levels of random nodes.
         thresholds: k, valid thresholds an attribute at a node.
         attributes: candidates at a node, None for ⌊√d⌋. criterion: ``gini`` or ``entropy``.
         min_samples_split: fewer records are a leaf.
@@ -96,13 +97,14 @@ class DareForest(Learner):
         rules, table = self._rules(classes, x.shape[1]), Table(x, records.y.astype(np.int64))
         everything, roots = np.arange(len(records)), self._roots(seed)
         parts, examples = {}, 0
+        digits = max(3, len(str(self.trees - 1)))  # names in the order of the trees
         together = max(1, ROWS_TOGETHER // len(records))
         for first in range(0, self.trees, together):
             some = range(first, min(first + together, self.trees))
             grown, rows = grow(table, rules, [(everything, int(roots[tree]), 0) for tree in some])
             examples += rows
             for tree, part in zip(some, grown, strict=True):
-                parts[f"tree.{tree:03d}"] = part | {"order": part["order"].astype(np.int32)}
+                parts[f"tree.{tree:0{digits}d}"] = part | {"order": part["order"].astype(np.int32)}
             if job.progress:
                 job.progress("trees", some.stop, self.trees)
         return Learned(parts=parts, facts={"attributes": x.shape[1]}, examples=examples)
@@ -115,12 +117,10 @@ class DareForest(Learner):
         stays = np.ones(len(alive), dtype=bool)
         stays[ranks] = False
         width = int(state.facts["attributes"])
-        table = Table(rows.column("x").reshape(-1, width), rows.column("y"))
+        table = Table(rows.column("x").reshape(-1, width), np.asarray(rows.column("y"), dtype=np.int64))
         parts = [dict(state.parts[name]) for name in names]
         classes = parts[0]["counts"].shape[1]
-        leaving = Leaving(
-            x=as_float32(table.x[where]), y=table.y[where].astype(np.int64), ranks=ranks, alive=alive, stays=stays
-        )
+        leaving = Leaving(x=as_float32(table.x[where]), y=table.y[where], ranks=ranks, alive=alive, stays=stays)
         after, examples, events = remove(parts, self._roots(state.seed), table, self._rules(classes, width), leaving)
         highest = int(np.flatnonzero(after[0]["counts"][0])[-1])
         fewer = self._classes(rows.select(ids), highest)
@@ -133,11 +133,11 @@ class DareForest(Learner):
         )
 
     def predict(self, state: State, x: Array) -> Array:
-        return self.probabilities(state, x).argmax(axis=1)
+        return np.asarray(self.probabilities(state, x).argmax(axis=1))
 
     def scores(self, state: State, x: Array) -> Array:
         """(n, classes) logarithms of `probabilities`, those under 1e-12 as if they were 1e-12."""
-        return np.log(np.maximum(self.probabilities(state, x), FLOOR))
+        return np.asarray(np.log(np.maximum(self.probabilities(state, x), FLOOR)))
 
     def probabilities(self, state: State, x: Array) -> Array:
         """(n, classes) mean class frequencies over the trees.
@@ -151,12 +151,12 @@ class DareForest(Learner):
                 f"rows of {x.shape[1]} features, and the forest knows {state.facts['attributes']}",
                 "Give the features it was fitted with, in their order",
             )
-        total = np.zeros((len(x), state.parts["tree.000"]["counts"].shape[1]))
-        for name in sorted(state.parts):
-            part = dict(state.parts[name])
+        parts = [dict(state.parts[name]) for name in sorted(state.parts)]
+        total = np.zeros((len(x), parts[0]["counts"].shape[1]))
+        for part in parts:
             counts = part["counts"][leaves(part, x)].astype(np.float64)
             total += counts / counts.sum(axis=1, keepdims=True)
-        return total / len(state.parts)
+        return total / len(parts)
 
     def extra_bytes(self, state: State) -> int:
         """Bytes of all that prediction does not need."""

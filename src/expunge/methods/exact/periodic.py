@@ -169,7 +169,7 @@ def pending(state: State) -> tuple[Pending, ...]:
 def _facts(queue: Iterable[Pending]) -> dict[str, Any]:
     """The queue as JSON, by id, in one time zone; nothing at all when it is empty, so that a flush leaves no trace."""
     entries = {
-        p.id: {"received": p.received.astimezone(UTC).isoformat(), "due": p.due.isoformat()}
+        p.id: {"received": p.received.astimezone(UTC).isoformat(), "due": p.due.astimezone(UTC).isoformat()}
         for p in sorted(queue, key=lambda p: p.id)
     }
     return {QUEUE: entries} if entries else {}

@@ -56,7 +56,9 @@ class _Sums:
     """What the model is a function of.
 
     Args:
-        alpha: the penalty. count: n. mean: (d+1,). scatter: (d+1, d+1). signs: (d+1, PROBES), Z. checksum: of SZ.
+        alpha: the penalty. count: n. mean: (2, d+1), μ as the sum of two rows, which has twice the digits: rounding
+            errors of μ would grow with the mean and not with the spread, and no checksum of S would show them.
+        scatter: (d+1, d+1), S. signs: (d+1, PROBES), Z. checksum: (d+1, PROBES), SZ.
     """
 
     alpha: float
@@ -68,7 +70,7 @@ class _Sums:
 
     @property
     def features(self) -> int:
-        return len(self.mean) - 1
+        return len(self.scatter) - 1
 
     @cached_property
     def matrix(self) -> Float:
@@ -85,7 +87,7 @@ class _Sums:
     @cached_property
     def sizes(self) -> Float:
         """(d+1,) root of the diagonal of A and of S_yy, not below what rounding the mean alone does to it."""
-        diagonal = self.scatter.diagonal() + (self.count * ROUNDING**2) * (self.mean * self.mean)
+        diagonal = self.scatter.diagonal() + (self.count * ROUNDING**2) * self.mean[0] ** 2
         diagonal[:-1] += self.alpha
         return np.sqrt(np.maximum(diagonal, SMALLEST))
 
@@ -204,10 +206,10 @@ class Ridge(Learner):
         scale = {**state.parts, **fresh}
         sums = self._sums(replace(state, parts=scale))
         sizes = sums.sizes.copy()
-        sizes[-1] = math.sqrt(max(sums.scatter[-1, -1], 0.0) + sums.count * sums.mean[-1] ** 2) or 1.0
+        sizes[-1] = math.sqrt(max(sums.scatter[-1, -1], 0.0) + sums.count * sums.mean[0, -1] ** 2) or 1.0
         effects = sizes[-1] / sizes[:-1]
-        reach = sizes[-1] / math.sqrt(sums.count) + float(np.abs(sums.mean[:-1]) @ effects)
-        means = np.sqrt(sizes**2 / sums.count + sums.mean**2)
+        reach = sizes[-1] / math.sqrt(sums.count) + float(np.abs(sums.mean[0, :-1]) @ effects)
+        means = np.sqrt(sizes**2 / sums.count + sums.mean[0] ** 2)
         inverse = np.sqrt(np.diag(scale["inverse"]["inverse"]))
         units = {
             ("model", "coefficients"): effects,
@@ -218,7 +220,7 @@ class Ridge(Learner):
             ("check", "signs"): 1.0,
             ("check", "checksum"): sizes[:, None] * sizes.sum(),
         }
-        if len(sizes) != len(state.parts["sums"]["mean"]):
+        if len(sizes) != len(state.parts["sums"]["scatter"]):
             return math.inf
         worst = 0.0
         for (part, key), unit in units.items():
@@ -238,23 +240,22 @@ class Ridge(Learner):
         x, y, n = records.x, records.y, len(records)
         chunks = [slice(i, i + CHUNK) for i in range(0, n, CHUNK)]
         width = x.shape[1] + 1
-        mean = np.zeros(width)
+        mean = np.zeros((2, width))
         if self.fit_intercept:
             for rows in chunks:
-                mean[:-1] += x[rows].sum(axis=0, dtype=np.float64)
-                mean[-1] += y[rows].sum(dtype=np.float64)
-            mean /= n
+                mean[0, :-1] += x[rows].sum(axis=0, dtype=np.float64)
+                mean[0, -1] += y[rows].sum(dtype=np.float64)
+            mean[0] /= n
         names = np.array([f"{i} {k}" for i in range(width) for k in range(PROBES)])
         signs = np.where(unit_hash(names, f"ridge {seed}") < 0.5, -1.0, 1.0).reshape(width, PROBES)
         scatter, checksum, left = np.zeros((width, width)), np.zeros((width, PROBES)), np.zeros(width)
         for rows in chunks:
-            centred = _values(x[rows], y[rows]) - mean
+            centred = _values(x[rows], y[rows]) - mean[0]
             scatter += centred.T @ centred
             checksum += centred.T @ (centred @ signs)
             left += centred.sum(axis=0)
         if self.fit_intercept:
-            # what rounding left of the mean: with it, the two passes are as good as exact means
-            mean += left / n
+            mean = _moved(mean, left / n)  # by what rounding left of it
             scatter -= np.outer(left, left / n)
             checksum -= np.outer(left, (left / n) @ signs)
         if not np.isfinite(scatter).all():
@@ -275,11 +276,11 @@ class Ridge(Learner):
     def _downdate(self, sums: _Sums, gone: Float) -> tuple[_Sums, Float]:
         """Equation (2): the sums without the values `gone` (m, d+1), and V (m or m+1, d+1)."""
         n, m = sums.count, len(gone)
-        vectors = gone - sums.mean
-        mean = sums.mean
+        vectors, mean = gone, sums.mean
         if self.fit_intercept:
-            total = vectors.sum(axis=0)
-            mean = mean - total / (n - m)
+            vectors = (gone - mean[0]) - mean[1]
+            total = vectors.sum(axis=0) if m > 1 else vectors[0]
+            mean = _moved(mean, total / (m - n))
             # of one row the two rows of V are parallel, and their sum is one row
             factor = math.sqrt(n / (n - 1))
             vectors = vectors * factor if m == 1 else np.vstack([vectors, total / math.sqrt(n - m)])
@@ -287,7 +288,7 @@ class Ridge(Learner):
             alpha=self.alpha,
             count=n - m,
             mean=mean,
-            scatter=sums.scatter - vectors.T @ vectors,
+            scatter=sums.scatter - _products(vectors.T),
             signs=sums.signs,
             checksum=sums.checksum - vectors.T @ (vectors @ sums.signs),
         )
@@ -299,16 +300,15 @@ class Ridge(Learner):
         if len(v) > len(inverse):
             return None, None
         image = inverse @ v.T
-        remainders = np.eye(len(v)) - v @ image
         if len(v) == 1:
-            values, axes = remainders[0], None
+            values, axes = 1.0 - (v @ image)[0], None
         else:
-            values, axes = np.linalg.eigh(remainders)
+            values, axes = np.linalg.eigh(np.eye(len(v)) - v @ image)
         remainder = float(values[0])
         if not remainder >= self.smallest_remainder:
             return None, remainder
         step = (image if axes is None else image @ axes) / np.sqrt(values)
-        return inverse + step @ step.T, remainder
+        return inverse + _products(step), remainder
 
     def _factor(self, sums: _Sums) -> Float:
         """(d, d) A⁻¹ by Cholesky, of A scaled to a unit diagonal.
@@ -347,7 +347,8 @@ class Ridge(Learner):
     def _learned(
         self, sums: _Sums, inverse: Float, coefficients: Float, examples: int, trace: tuple[Mapping[str, Any], ...]
     ) -> Learned:
-        intercept = sums.mean[-1] - sums.mean[:-1] @ coefficients
+        mean = sums.mean.sum(axis=0)
+        intercept = mean[-1] - mean[:-1] @ coefficients
         return Learned(
             parts={
                 "model": {"coefficients": coefficients, "intercept": np.array([intercept])},
@@ -365,3 +366,18 @@ def _values(x: Array, y: Array) -> Float:
     values = np.empty((len(x), x.shape[1] + 1))
     values[:, :-1], values[:, -1] = x, y
     return values
+
+
+def _products(half: Float) -> Float:
+    """(q, q) H Hᵀ for (q, m) H; the broadcast product is twice as fast for a single column."""
+    return np.asarray(half * half.T if half.shape[1] == 1 else half @ half.T)
+
+
+def _moved(mean: Float, by: Float) -> Float:
+    """(2, q) the two-part numbers `mean` plus `by`, exact to twice the digits (Knuth's two-sum)."""
+    high, low = mean
+    total = high + by
+    moved = total - high
+    low = low + ((high - (total - moved)) + (by - moved))
+    result = total + low
+    return np.array([result, low - (result - total)])
