@@ -89,7 +89,7 @@ def run_exact_demo(out: Path, *, progress: Progress | None = None) -> dict[str, 
         "fresh": learner.fit(train.without(gone), seed=0).digest(),
         "destroyed": sum(len(o.trace[-1]["destroyed"]) for o in outcomes),
         "certificate": str(certificate),
-        "keys": str(out / "keys"),
+        "key_folder": str(out / "keys"),
         "outcome": verdict.outcome,
         "checks": [check.as_dict() for check in verdict.checks],
         "tampering": tampered(out, certificate, keys, train),
@@ -163,6 +163,6 @@ def narrate_exact(e: dict[str, Any]) -> str:
             f"{e['examples']:,} example gradients instead of {e['retrain_examples']:,}; {same} a fresh run's.",
             f"The certificate's {len(e['checks'])} checks, replay included: {e['outcome']}. Of {len(e['tampering'])} "
             f"alterations {len(caught)} were caught.",
-            f"expunge verify {e['certificate']} --keys {e['keys']} --replay",
+            f"expunge verify {e['certificate']} --keys {e['key_folder']} --replay",
         ]
     )

@@ -138,6 +138,8 @@ def test_killed_anywhere_the_rerun_logs_once_and_the_certificate_verifies(
     ours += ["forgetting logged", "certificate written"]
     assert set(ours) <= set(names) and names.index("destroyed") < names.index("manifest written")
     for place, name in enumerate(names):
+        if name not in ours:
+            continue  # those of the learner's own steps are in tests/methods/test_durable.py
         world = copy(str(place))
         assert killed_at(place, MODULES, lambda world=world: world.open().forget(gone))
         pending = world.model / "pending.json"
@@ -176,12 +178,14 @@ def test_told_twice_it_writes_the_same_bytes(world: World, records: Records, mon
     assert calls[0] == calls[1]
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_fitted_the_rerun_ends_in_one_entry(records: Records, tmp_path: Path) -> None:
     keys = KeyFolder.make(tmp_path / "keys", NAME)
 
     def create(folder: Path) -> DurableLearner:
         return DurableLearner.create(folder, LEARNER, records, witness=Custody(keys))
 
+    create(tmp_path / "first")  # after it the owners have their keys
     names = places(MODULES, lambda: create(tmp_path / "whole"))
     ours = ["nonce written", "manifest written", "lineage written", "log made", "checkpoint written", "fit logged"]
     assert set(ours) <= set(names)

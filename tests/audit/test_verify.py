@@ -80,7 +80,7 @@ def test_without_keys_nothing_is_said_about_who_signed(made: World) -> None:
 def test_one_changed_byte_of_any_part_is_named(world: World) -> None:
     for path in sorted((world.model / "parts").iterdir()):
         content = path.read_bytes()
-        for changed in flips(content, 25):
+        for changed in flips(content, 10):
             path.write_bytes(changed)
             assert failed(world) >= {"part files"}
         path.write_bytes(content)
@@ -99,7 +99,7 @@ def test_one_changed_byte_of_the_weights_is_named_with_its_part(world: World) ->
 
 def test_one_changed_byte_of_the_manifest_is_named(world: World) -> None:
     path = world.audit / "manifest.safetensors"
-    for changed in flips(path.read_bytes(), 40):
+    for changed in flips(path.read_bytes(), 15):
         path.write_bytes(changed)
         assert "manifest" in failed(world)
 
@@ -108,7 +108,7 @@ def test_one_changed_byte_of_the_log_is_named(world: World) -> None:
     for name in ("entries.jsonl", "checkpoint"):
         path = world.audit / "log" / name
         content = path.read_bytes()
-        for changed in flips(content, 40):
+        for changed in flips(content, 16):
             path.write_bytes(changed)
             assert "log" in failed(world)
         path.write_bytes(content)
@@ -121,7 +121,7 @@ def test_one_changed_byte_of_state_lineage_or_nonce_is_named(world: World) -> No
         (world.audit / "nonce.json", "state"),
     ):
         content = path.read_bytes()
-        for changed in flips(content, 40):
+        for changed in flips(content, 16):
             try:  # a space for another space, or a number's last of seventeen digits, changes no value
                 if json.loads(changed) == json.loads(content):
                     continue
@@ -129,8 +129,7 @@ def test_one_changed_byte_of_state_lineage_or_nonce_is_named(world: World) -> No
                 pass
             path.write_bytes(changed)
             told = verdict_of(world)
-            environment = b'"environment"' in content and name == "state" and told.outcome == "pass"
-            assert name in told.failed or environment, told.as_dict()
+            assert name in told.failed, (changed, told.as_dict())
         path.write_bytes(content)
 
 
@@ -143,7 +142,7 @@ def test_one_changed_byte_of_a_certificate_is_found(world: World) -> None:
                 continue
         except ValueError:
             pass
-        if b'"keyid"' in content and _only_hint(changed, value):
+        if _only_hint(changed, value):
             continue
         world.second.write_bytes(changed)
         assert verify(world.second, keys=world.keys.trusted).outcome == "fail"
@@ -247,7 +246,7 @@ def test_the_certificate_of_a_rotated_key_verifies_while_the_log_goes_on_with_th
     assert told.outcome == "pass" and "superseded by entry 3" in told["state"].reason
 
 
-# --- what the signer might do ------------------------------------------------------------------------------------------
+# --- what the signer might do -----------------------------------------------------------------------------------------
 
 
 def reissue(world: World, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

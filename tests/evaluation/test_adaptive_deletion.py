@@ -21,7 +21,7 @@ from expunge.result import Measurement
 def table() -> Table:
     x, y = plain_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
-    train, test = order[:900], order[900:]
+    train, test = order[:500], order[500:1300]
     return Table(x=x[train] / 16, y=y[train], x_test=x[test] / 16, y_test=y[test])
 
 
@@ -92,13 +92,13 @@ def test_without_a_control_there_is_no_indicator() -> None:
 
 
 def test_shards_in_view_are_told_from_retraining_and_private_training_hides_them(table: Table) -> None:
-    experiment = ShardsInView()
-    plain = experiment.run(table, noise=0.0, trials=30, seed=0)
+    experiment = ShardsInView(features=60, steps=120)
+    plain = experiment.run(table, noise=0.0, trials=24, seed=0)
     found = indicator(plain.attacked, plain.control)
     assert found.low > 0.6
     assert plain.guessed.mean() > 2 / experiment.shards
     check_controls(plain)
-    noisy = experiment.run(table, noise=2.0, trials=30, seed=0)
+    noisy = experiment.run(table, noise=2.0, trials=24, seed=0)
     hidden = indicator(noisy.attacked, noisy.control)
     assert hidden.low < 0.5 < hidden.high
     assert hidden.high < found.value
@@ -107,12 +107,12 @@ def test_shards_in_view_are_told_from_retraining_and_private_training_hides_them
 
 
 def test_published_votes_are_told_from_retraining_and_noise_on_them_hides_it(table: Table) -> None:
-    plain = VotesInView().run(table, noise=0.0, trials=60, seed=0)
+    plain = VotesInView(deletions=100).run(table, noise=0.0, trials=40, seed=0)
     found = indicator(plain.attacked, plain.control)
     assert found.low > 0.8
     check_controls(plain)
-    assert (plain.deleted == 200).all()
-    noisy = VotesInView().run(table, noise=20.0, trials=60, seed=0)
+    assert (plain.deleted == 100).all()
+    noisy = VotesInView(deletions=100).run(table, noise=20.0, trials=40, seed=0)
     hidden = indicator(noisy.attacked, noisy.control)
     assert hidden.low < 0.5 < hidden.high
     assert hidden.high < found.low
@@ -121,7 +121,7 @@ def test_published_votes_are_told_from_retraining_and_noise_on_them_hides_it(tab
 
 
 def test_trials_are_a_function_of_the_seed(table: Table) -> None:
-    for experiment in (ShardsInView(steps=3, features=8), VotesInView()):
+    for experiment in (ShardsInView(steps=20, features=8), VotesInView()):
         one, two, other = (experiment.run(table, noise=1.0, trials=2, seed=s) for s in (4, 4, 5))
         assert one.attacked.tolist() == two.attacked.tolist()
         assert one.accuracy.tolist() == two.accuracy.tolist()

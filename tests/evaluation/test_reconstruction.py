@@ -137,26 +137,30 @@ def test_diabetes_comes_back_from_scikit_learns_ridge() -> None:
     assert guess["cosine"] > 0.9  # the number of rows need not be known well
 
 
-def test_the_attackers_rows_are_what_limits_him() -> None:
-    """Thirty correlated measurements, of which few nuclei decide: 285 public rows are a poor stand-in for 284 others."""
+def test_what_limits_the_attacker_is_rows_that_are_like_those_that_decide() -> None:
+    """Nuclei of cancer are told apart by few rows unless the weights are held down: 285 others say little of those."""
     x, y = load_breast_cancer(return_X_y=True)
     train, labels, public = halves(x / x.std(axis=0), y)
-    pairs = softmax_pairs(train, labels, range(20), regularization=1.0)
-    measured = values(reconstruction(pairs.before, pairs.after, train[:20], public, fit=pairs.fit))
-    insider = values(reconstruction(pairs.before, pairs.after, train[:20], train, fit=pairs.fit))
-    assert measured["cosine"] < 0.8
-    assert insider["cosine"] > 0.95
+    cosine = {}
+    for regularization in (1.0, 10.0):
+        pairs = softmax_pairs(train, labels, range(20), regularization=regularization)
+        for who, known in (("outsider", public), ("insider", train)):
+            found = reconstruction(pairs.before, pairs.after, train[:20], known, fit=pairs.fit)
+            cosine[who, regularization] = values(found)["cosine"]
+    assert cosine["outsider", 1.0] < 0.7
+    assert cosine["outsider", 10.0] > 0.8
+    assert min(cosine["insider", 1.0], cosine["insider", 10.0]) > 0.9
 
 
 def test_an_embedding_comes_back_from_a_head_on_it() -> None:
     x, y = load_digits(return_X_y=True)
     rng = np.random.default_rng(3)
-    embedded = np.cos(x / 16 @ rng.normal(size=(64, 60)) * 0.25 + rng.uniform(0, 6, 60))
+    embedded = np.cos(x / 16 @ rng.normal(size=(64, 40)) * 0.3 + rng.uniform(0, 6, 40))
     train, labels, public = halves(embedded, y)
-    pairs = softmax_pairs(train, labels, range(20), regularization=0.1)
+    pairs = softmax_pairs(train, labels, range(20), regularization=5.0)
     measured = values(reconstruction(pairs.before, pairs.after, train[:20], public, fit=pairs.fit))
     assert measured["cosine"] > 0.9
-    assert measured["cosine_nearest_row"] < measured["cosine"]
+    assert measured["cosine_random_row"] < 0.2
 
 
 def test_without_the_model_before_there_is_no_attack() -> None:

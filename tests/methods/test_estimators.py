@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,3 +280,18 @@ def test_works_in_pipelines_and_searches() -> None:
     assert cross_val_score(StatisticalQueryClassifier(), x, y, cv=3).min() > 0.9
     pipeline.fit(x, y, nearestneighboursclassifier__ids=[f"i{i}" for i in range(150)])
     assert len(pipeline[-1].forget("i4").model.state.rows) == 149
+
+
+@pytest.mark.parametrize("page", ["estimators.md", "methods/ridge.md", "methods/knn.md"])
+def test_the_examples_on_the_pages_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for code in blocks:
+        exec(compile(code, page, "exec"), {})
+    assert "exact" in capsys.readouterr().out
+
+
+def test_every_estimator_is_on_the_page() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text(encoding="utf-8")
+    assert [e.__name__ for e in ESTIMATORS.values() if f"`{e.__name__}`" not in text] == []

@@ -205,6 +205,12 @@ class KeyFolder:
         self._refresh()
         return self._tag(subject) in self._keys
 
+    @property
+    def count(self) -> int:
+        """How many subjects have a key."""
+        self._refresh()
+        return len(self._keys)
+
     def key_id(self, subject: str) -> str:
         """What `destroy` will record: for the owner to keep.
 

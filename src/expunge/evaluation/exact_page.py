@@ -100,17 +100,19 @@ def speedups(rows: list[Mapping[str, Any]]) -> Plot | None:
         axes = drawing.figure.add_axes((0.09, 0.16, 0.88, 0.76) if wide else (0.17, 0.16, 0.78, 0.74))
         axes.set_xscale("log")
         axes.set_yscale("log")
+        ends: dict[float, list[int]] = {}
         for k, requests in enumerate(asked):
             mine = sorted((r for r in rows if r["requests"] == requests), key=lambda r: r["shards"])
             x = [r["shards"] for r in mine]
             axes.plot(x, [r["expected_speedup"] for r in mine], color=FLOOR, linestyle=styles[k % 4], linewidth=1.3)
             axes.plot(x, [r["examples_speedup"] for r in mine], "_", color=INK, markersize=11, markeredgewidth=1.4)
             axes.plot(x, [r["measured_speedup"] for r in mine], "o", color=INK, markersize=4.5)
-            last = mine[-1]
+            ends.setdefault(round(mine[-1]["expected_speedup"], 1), []).append(requests)
+        for height, together in ends.items():
             axes.annotate(
-                f"K = {requests}",
-                (last["shards"], last["expected_speedup"]),
-                xytext=(-4, 7 - 13 * k if len(asked) > 1 else 7),
+                "K = " + ", ".join(map(str, together)),
+                (shards[-1], height),
+                xytext=(-8, 8),
                 textcoords="offset points",
                 ha="right",
                 fontsize=10,

@@ -281,7 +281,7 @@ class ExactEvidence(_Strict):
     fresh: str
     destroyed: int = Field(ge=0)
     certificate: str
-    keys: str
+    key_folder: str
     outcome: Literal["pass", "fail", "inconclusive"]
     checks: list[EvidenceCheck]
     tampering: list[Tampering]

@@ -137,7 +137,7 @@ def _next_start(
         ask = queue[k]
         if ask.received > start:
             break  # received after the run has started
-        start = min(start, ask.due - durations.total)
+        start = max(min(start, ask.due - durations.total), ask.received, earliest)
     return start
 
 

@@ -79,6 +79,13 @@ def test_bernoulli_scores_are_those_of_scikit_learn() -> None:
     np.testing.assert_allclose(scores, reference.predict_joint_log_proba(records.x), rtol=1e-9)
 
 
+def test_the_prior_is_smoothed_by_its_formula() -> None:
+    y = np.array([0, 0, 0, 1, 3])
+    learner = NaiveBayes(likelihood="bernoulli", prior_smoothing=2.0)
+    scores = learner.scores(learner.fit(table(np.zeros((5, 0)), y)), np.zeros((1, 0)))
+    np.testing.assert_allclose(np.exp(scores[0]), np.array([3 + 2, 1 + 2, 2, 1 + 2]) / (5 + 2 * 4))
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     st.sampled_from(["gaussian", "multinomial", "bernoulli"]),

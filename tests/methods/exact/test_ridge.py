@@ -86,19 +86,21 @@ def test_any_sequence_of_forgets_equals_a_fresh_fit(seed: int, sizes: list[int],
     np.testing.assert_allclose(learner.predict(state, data.x), learner.predict(fresh, data.x), rtol=1e-10, atol=1e-10)
 
 
-def test_thousands_of_downdates_stay_near_a_fresh_fit() -> None:
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+def test_thousands_of_downdates_stay_near_a_fresh_fit(shift: float) -> None:
+    """Means a million times the spread cost sums of products twelve digits, and cost these none."""
     learner = Ridge()
-    data = table(n=3000, d=8, shift=1e4)
+    data = table(n=2000, d=4, shift=shift)
     state = learner.fit(data)
     made_again = set()
-    for i in range(2500):
+    for i in range(1900):
         state, outcome = learner.forget(state, names(i))
         made_again.add(outcome.trace[0]["made_again"])
     assert made_again == {"nothing"}
-    assert drift(learner, state) < 1e-10
-    fresh = learner.fit(data.take(np.arange(2500, 3000)))
+    assert drift(learner, state) < 1e-12
+    fresh = learner.fit(data.take(np.arange(1900, 2000)))
     a, b = state.parts["model"]["coefficients"], fresh.parts["model"]["coefficients"]
-    np.testing.assert_allclose(a, b, rtol=1e-9)
+    np.testing.assert_allclose(a, b, rtol=1e-11)
 
 
 def test_one_by_one_is_as_good_as_a_block() -> None:
@@ -375,7 +377,7 @@ def test_what_is_kept_only_to_forget_is_counted() -> None:
     state = Ridge().fit(table())
     _, outcome = Ridge().forget(state.copy(), names(0))
     width = 7
-    assert outcome.cost.stored_bytes == 8 * (width + width**2 + 36 + 2 * 4 * width)
+    assert outcome.cost.stored_bytes == 8 * (2 * width + width**2 + 36 + 2 * 4 * width)
 
 
 def test_removal_needs_no_other_row() -> None:

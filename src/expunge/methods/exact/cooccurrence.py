@@ -84,8 +84,7 @@ class Cooccurrence(Learner):
         users = np.array([known.setdefault(u, len(known)) for u in np.asarray(records.owners).tolist()])
         numbers, column = np.unique(items.astype(np.int32), return_inverse=True)
         has = sparse.csr_array((np.ones(len(users), np.int32), (users, column)), shape=(len(known), len(numbers)))
-        has.sum_duplicates()
-        has.data[:] = 1
+        has.data[:] = 1  # several records of a pair were added up
         together = (has.T @ has).tocsr()
         together.sort_indices()
         parts: dict[str, dict[str, Array]] = defaultdict(dict)

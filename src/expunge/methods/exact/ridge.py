@@ -89,7 +89,7 @@ class _Sums:
         """(d+1,) root of the diagonal of A and of S_yy, not below what rounding the mean alone does to it."""
         diagonal = self.scatter.diagonal() + (self.count * ROUNDING**2) * self.mean[0] ** 2
         diagonal[:-1] += self.alpha
-        return np.sqrt(np.maximum(diagonal, SMALLEST))
+        return np.asarray(np.sqrt(np.maximum(diagonal, SMALLEST)))
 
     def drift(self) -> float:
         """Largest difference between SZ and its checksum, as a share of what a row of S can add up to."""

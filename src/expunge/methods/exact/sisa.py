@@ -157,11 +157,12 @@ class Sisa(Learner):
 
     def plan(self, seed: int) -> Plan:
         """How every shard is trained."""
-        each = Stack.initialised(self.recipe, [0]).bytes_per_model
+        budget = self.storage_budget_bytes
+        each = 0 if budget is None else Stack.initialised(self.recipe, [0]).bytes_per_model
         return Plan(
             recipe=self.recipe,
             slices=self.slices,
-            kept=kept_checkpoints(self.slices, self.shards * each, self.storage_budget_bytes),
+            kept=kept_checkpoints(self.slices, self.shards * each, budget),
             epochs=2 * self.recipe.trainer.epochs / (self.slices + 1),
             seed=seed,
         )
