@@ -19,12 +19,15 @@ ORDER = (
     "data",
     "requests",
     "methods",
+    "exact",
     "forecast",
     "metrics",
     "attacks",
     "datasets",
+    "estimators",
     "training",
     "report",
+    "audit",
     "decisions",
     "reference",
 )
@@ -42,6 +45,23 @@ def methods() -> str:
         for name, m in sorted(METHODS.items(), key=place)
     ]
     return _table(("method", "what it does", "form", "kind", "strongest guarantee", "needs", "paper"), rows)
+
+
+def learners() -> str:
+    from expunge.methods import LEARNERS
+
+    rows = [
+        (
+            _link(name),
+            _sentence(m.summary),
+            m.task,
+            m.guarantee.word if m.equality is None else f"exact, {m.equality.replace('_', ' ')}",
+            _words(m.needs),
+            m.paper,
+        )
+        for name, m in sorted(LEARNERS.items(), key=lambda item: (item[1].task, item[0]))
+    ]
+    return _table(("learner", "what it does", "task", "guarantee and equality", "needs", "paper"), rows)
 
 
 def metrics() -> str:
@@ -96,6 +116,7 @@ def public_names() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "learners": learners,
     "metrics": metrics,
     "attacks": attacks,
     "datasets": datasets,

@@ -119,11 +119,17 @@ def test_every_method_has_a_page() -> None:
     assert [name for name in METHODS if f"methods/{name}.md" not in written_pages()] == []
 
 
+def test_every_learner_has_a_page() -> None:
+    from expunge.methods import LEARNERS
+
+    assert [name for name in LEARNERS if f"methods/{name}.md" not in written_pages()] == []
+
+
 def test_every_page_of_a_method_has_its_method() -> None:
-    from expunge.methods import METHODS
+    from expunge.methods import LEARNERS, METHODS
 
     stems = {p.stem for p in (DOCS / "methods").glob("*.md")} - {"index"}
-    assert stems <= {*METHODS, "chain", "challenge-recipes"}
+    assert stems <= {*METHODS, *LEARNERS, "chain", "challenge-recipes"}
 
 
 def test_every_metric_and_attack_has_a_page() -> None:
@@ -138,7 +144,7 @@ def test_every_metric_and_attack_has_a_page() -> None:
             assert entry.function.__doc__, f"the page of {name} is made from its docstring, and there is none"
 
 
-@pytest.mark.parametrize("table", ["methods", "metrics", "attacks", "datasets", "request-fields"])
+@pytest.mark.parametrize("table", ["methods", "learners", "metrics", "attacks", "datasets", "request-fields"])
 def test_generated_tables_hold_every_entry_in_whole_rows(table: str) -> None:
     head, rule, *rows = hooks().TABLES[table]().splitlines()
     assert rows

@@ -93,7 +93,10 @@ def register(app: typer.Typer, bench: typer.Typer, progress: Shower) -> None:
         order = Order(ids=(request_id,) if request_id else (), due_at=due)
         with progress() as show:
             done = carry_out(folder, ids=wanted, owners=owner or [], keys=open_keys(keys), order=order, progress=show)
-        _tell(done.as_dict(), as_json)
+        if as_json:
+            _tell(done.as_dict(), as_json)
+        else:
+            typer.echo("\n".join(done.lines()))
 
     @app.command()
     def verify(

@@ -41,6 +41,17 @@ class Forgetting:
     remaining: int
     certificate: Path | None
 
+    def lines(self) -> list[str]:
+        """The same in words."""
+        cost = self.unlearned.cost
+        told = [
+            f"{self.records:,} records forgotten, {self.remaining:,} remain: {self.unlearned.guarantee}",
+            f"{cost.seconds:.3g} processor seconds, {cost.examples:,} example gradients or rows worked through",
+        ]
+        for event in self.unlearned.trace:
+            told.append("  " + ", ".join(f"{k} {len(v) if isinstance(v, list) else v}" for k, v in event.items()))
+        return [*told, f"certificate: {self.certificate or 'none, for there are no keys'}"]
+
     def as_dict(self) -> dict[str, Any]:
         cost = self.unlearned.cost
         return {

@@ -154,6 +154,18 @@ def test_a_proof_of_absence_needs_both_neighbours_except_at_an_edge() -> None:
     assert empty.holds(0, EMPTY_ROOT) and not empty.holds(0, manifest.root) and not empty.holds(1, EMPTY_ROOT)
 
 
+def test_a_neighbour_that_is_made_up_shows_nothing() -> None:
+    manifest = Manifest(leaves(8))
+    sides = [manifest.membership(leaf[:32].tobytes()) for leaf in manifest.leaves]
+    target = sides[4].id  # it is there; a neighbour above or below it would hide it
+    above = (int.from_bytes(target, "big") + 1).to_bytes(32, "big") + bytes(32)
+    below = (int.from_bytes(target, "big") - 1).to_bytes(32, "big") + bytes(32)
+    made_up = Membership(leaf=above, index=4, path=sides[4].path)
+    assert not NonMembership(id=target, left=sides[3], right=made_up).holds(8, manifest.root)
+    made_up = Membership(leaf=below, index=4, path=sides[4].path)
+    assert not NonMembership(id=target, left=made_up, right=sides[5]).holds(8, manifest.root)
+
+
 def test_a_proof_is_of_one_root_size_index_and_leaf() -> None:
     manifest = Manifest(leaves(9))
     proof = manifest.membership(manifest.leaves[4, :32].tobytes())

@@ -123,6 +123,15 @@ def test_digits_come_back_from_a_ridge_learner() -> None:
     assert values(other)["cosine"] < 0.3
 
 
+def test_two_states_of_a_ridge_learner_give_the_row_without_any_public_data() -> None:
+    x, y = load_diabetes(return_X_y=True)
+    learner, n = Ridge(), len(x)
+    before = learner.fit(Records(ids=np.array([str(k) for k in range(n)]), columns={"x": x, "y": y}))
+    after, _ = learner.forget(before.copy(), ["7"])
+    old, new = (state.parts["sums"]["mean"] for state in (before, after))
+    np.testing.assert_allclose(old + (n - 1) * (old - new), [*x[7], y[7]], atol=1e-8)
+
+
 def test_diabetes_comes_back_from_scikit_learns_ridge() -> None:
     x, y = load_diabetes(return_X_y=True)
     train, target, public = halves(x / x.std(axis=0), y)

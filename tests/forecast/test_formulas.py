@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.errors import RequestError
-from expunge.forecast import formulas
+from expunge.forecast import formulas, steps
 from expunge.forecast.formulas import (
     expected_cost,
     log_missed,
@@ -268,6 +268,14 @@ def test_many_factors_and_the_gamma_function_agree(monkeypatch: pytest.MonkeyPat
     product = log_missed(10**7, 9_000, 8_000)
     monkeypatch.setattr(formulas, "MOST_FACTORS", 100)
     assert log_missed(10**7, 9_000, 8_000) == pytest.approx(product, rel=1e-6)
+
+
+def test_many_sizes_are_interpolated_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(rows=900, shards=4, slices=3, epochs=2, batch_size=16)
+    exact = expected_cost(layout, 500)
+    monkeypatch.setattr(steps, "MOST_SIZES", 40)
+    assert expected_cost(layout, 500) == pytest.approx(exact, rel=1e-3)
+    assert expected_cost(layout, 500) != exact
 
 
 def test_a_large_table_takes_no_time() -> None:

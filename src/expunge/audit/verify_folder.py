@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
-import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from expunge.audit.checks import Checks, Inconclusive
 from expunge.audit.custody import audit_folder, parameters_digest, read_manifest, read_nonce, state_commitment
@@ -22,7 +20,7 @@ from expunge.audit.merkle import Tree
 from expunge.audit.note import Checkpoint, split
 from expunge.audit.statement import Entry, StateCommitment
 from expunge.audit.trust import TrustedKeys
-from expunge.data.store import read_records, save_records
+from expunge.data.store import read_records, records_bytes
 from expunge.environment import environment
 from expunge.errors import RunError, TamperedEvidence, UnknownIds, UnknownName
 from expunge.methods.durable import FORMAT, DurableLearner, read_part
@@ -235,18 +233,14 @@ class Folder:
     def _reread(self, name: str, path: Path) -> tuple[str, bool]:
         """The digest of a part, and whether its file is, byte for byte, what writing the part gives.
 
-        A digest covers the values; the second finds a byte that was changed where no value is.
+        A digest covers the values; the second finds a byte that was changed where no value is. It is written in memory
+        only: a copy of rows on a disk would outlive them.
         """
-        with tempfile.TemporaryDirectory() as scratch:
-            again = Path(scratch) / "part"
-            if name == "rows":
-                digest = self.rows.digest()
-                save_records(self.rows, again)
-            else:
-                part = read_part(path)
-                digest = part_digest(part)
-                save_file({key: np.asarray(array, order="C") for key, array in part.items()}, str(again))
-            return digest, filecmp.cmp(path, again, shallow=False)
+        if name == "rows":
+            return self.rows.digest(), records_bytes(self.rows) == path.read_bytes()
+        part = read_part(path)
+        again = save({key: np.asarray(array, order="C") for key, array in part.items()})
+        return part_digest(part), again == path.read_bytes()
 
     def destroyed(self) -> str:
         """That nothing is left in the folder that its state does not name."""

@@ -13,7 +13,13 @@ from expunge.errors import RunError
 
 def save_records(records: Records, path: Path) -> None:
     """Write ``path`` (safetensors); ids, owners, classes and text columns go into its JSON metadata."""
-    from safetensors.numpy import save_file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(records_bytes(records))
+
+
+def records_bytes(records: Records) -> bytes:
+    """What `save_records` writes: the same records are the same bytes."""
+    from safetensors.numpy import save
 
     numbers = {k: np.ascontiguousarray(v) for k, v in records.columns.items() if v.dtype.kind not in "OUT"}
     words = {k: v.astype(str).tolist() for k, v in records.columns.items() if k not in numbers}
@@ -24,9 +30,8 @@ def save_records(records: Records, path: Path) -> None:
         "feature_names": list(records.feature_names),
         "words": words,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     # One entry: safetensors writes several in any order, and the same records must be the same bytes.
-    save_file(numbers, str(path), metadata={"records": json.dumps(told, sort_keys=True)})
+    return save(numbers, metadata={"records": json.dumps(told, sort_keys=True)})
 
 
 def read_records(path: Path) -> Records:

@@ -119,7 +119,9 @@ def test_rows_of_other_items_are_not_touched() -> None:
     state = learner.fit(records)
     user = str(np.asarray(records.owners)[0])
     own = set(records.column("item")[np.asarray(records.owners) == user].tolist())
+    before = state.part_digests()
     after, _ = learner.forget(state, records.ids[np.asarray(records.owners) == user].tolist())
+    assert state.part_digests() == before
     for name, part in after.parts.items():
         for item, row in part.items():
             if name != "totals":

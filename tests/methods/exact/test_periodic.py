@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import permutations
 from typing import Any
@@ -85,6 +86,7 @@ def test_the_order_of_requests_leaves_no_trace() -> None:
     requests = [(["r3", "r4"], 0, 30), (["r9"], 2, 20), (["r4"], 1, 25)]
     state = LEARNER.fit(records())
     assert len({deferred(state, *order).digest() for order in permutations(requests)}) == 1
+    assert len({json.dumps(deferred(state, *order).facts) for order in permutations(requests)}) == 1
     asked_again = deferred(state, (["r4"], 3, 40), (["r4"], 1, 25), (["r4"], 4, 50))
     assert [(p.received, p.due) for p in pending(asked_again)] == [(START + DAY, START + 25 * DAY)]
 
@@ -125,7 +127,7 @@ def test_any_sequence_of_queueing_and_flushing(data: st.DataObject) -> None:
 
 
 def test_refusals_come_before_anything_changes() -> None:
-    state = deferred(LEARNER.fit(records()), ([f"r{k}" for k in range(10)], 1, 30))
+    state = deferred(LEARNER.fit(records()), ([f"r{k}" for k in range(9)], 1, 30), (["r9"], 3, 30))
     before = state.digest()
     times: dict[str, Any] = {"received": START, "due": START + DAY}
     for ids, error in (
@@ -139,7 +141,7 @@ def test_refusals_come_before_anything_changes() -> None:
     for wrong in ({"received": naive}, {"due": naive}, {"due": START - DAY}, {"due": "tomorrow"}):
         with pytest.raises(RequestError):
             LEARNER.defer(state, ["r12"], **{**times, **wrong})  # type: ignore[arg-type]
-    for now in (naive, START):
+    for now in (naive, START, START + 2 * DAY):
         with pytest.raises(RequestError):
             LEARNER.flush(state, now=now)
     assert state.digest() == before

@@ -14,11 +14,13 @@ from torch import nn
 from expunge.data.records import Records
 from expunge.errors import DataError, ModelError, RequestError
 from expunge.methods.exact import replay
-from expunge.methods.exact.replay import Replay, checkpoint_bytes, checkpoints
+from expunge.methods.exact.replay import Replay, checkpoints
 from expunge.methods.hashed_course import row_keys
 from expunge.methods.learner import Job, State
+from expunge.methods.stack_parts import checkpoint_bytes
 from expunge.recipe import Recipe, Trainer
 from expunge.training.seeds import derive
+from expunge.training.stack import build
 
 
 def records(n: int = 48, periods: int = 3) -> Records:
@@ -197,6 +199,42 @@ def test_it_learns() -> None:
     state = model.fit(records(300))
     assert (model.predict(state, records(300).x) == records(300).y).mean() > 0.85
     assert model.scores(state, records(300).x).shape == (300, 3)
+
+
+@pytest.mark.parametrize(
+    ("made", "plain"),
+    [
+        (recipe(label_smoothing=0.2, weight_decay=0.01), lambda p: torch.optim.SGD(p, 0.1, 0.9, weight_decay=0.01)),
+        (recipe(optimizer="adam", learning_rate=0.01, weight_decay=0.0), lambda p: torch.optim.Adam(p, 0.01)),
+    ],
+)
+@pytest.mark.parametrize("steps_per_epoch", [8, 60])
+def test_training_is_what_a_plain_loop_does(made: Recipe, plain: Any, steps_per_epoch: int) -> None:
+    """Every batch with its rows, the rate of its own step, an empty batch left out: written with torch alone."""
+    model = learner(recipe=made, steps_per_epoch=steps_per_epoch)
+    table, course = records(), model.course(5)
+    module = build(made, 5)
+    optimiser = plain(module.parameters())
+    x, y = torch.from_numpy(table.x), torch.from_numpy(table.y)
+    batches = [b for number in range(2) for b in course.block(number, row_keys(table.ids.tolist(), 5), np.zeros(48))]
+    for step, rows in enumerate(batches):
+        if not len(rows):
+            continue
+        optimiser.param_groups[0]["lr"] = made.trainer.learning_rate * 0.5 * (1 + np.cos(np.pi * step / len(batches)))
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(module(x[rows]), y[rows], label_smoothing=made.trainer.label_smoothing).backward()
+        optimiser.step()
+    weights = torch.cat([p.detach().flatten() for p in module.parameters()]).numpy()
+    learned = model.learn(table, seed=5, job=Job())
+    np.testing.assert_allclose(learned.parts["model"]["flat"][0], weights, atol=2e-5)
+    assert learned.examples == 2 * 48
+
+
+def test_training_runs_on_the_threads_it_is_told() -> None:
+    seen: list[int] = []
+    model = learner(engine="loop", threads=2)
+    model.fit(records(), job=Job(progress=lambda *_: seen.append(torch.get_num_threads())))
+    assert set(seen) == {2}
 
 
 def test_threads_and_torchs_generator_are_left_as_they_were() -> None:

@@ -16,17 +16,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from expunge.data.records import Array, Records
 from expunge.errors import EmptyForgetSet, EmptyRetainSet, RequestError
 from expunge.methods.learner import Job, Learned, Learner, State
 from expunge.methods.retraining_schedule import Durations
-from expunge.models.classifier import Classifier
+from expunge.methods.stack_parts import fixed_threads, part_logits, repeatable_engine, stack_part
 from expunge.recipe import Recipe
 from expunge.result import Unlearned
 from expunge.training.fit import fit
-from expunge.training.stack import Stack, build
+from expunge.training.stack import build
 
 QUEUE = "queue"
 
@@ -79,9 +78,10 @@ class PeriodicRetraining(Learner):
             if job.progress:
                 job.progress("retraining", done, total)
 
-        fitted = fit(self.recipe, records, [seed], on_step=on_step)
-        model = {name: tensor.numpy().copy() for name, tensor in fitted.stack.tensors().items()}
-        return Learned(parts={"model": model}, examples=int(fitted.examples.sum()))
+        engine = repeatable_engine(build(self.recipe, 0))
+        with fixed_threads(1):
+            fitted = fit(self.recipe, records, [seed], engine=engine, on_step=on_step)
+        return Learned(parts={"model": stack_part(fitted.stack)}, examples=int(fitted.examples.sum()))
 
     def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
         learned = self.learn(state.rows.without(ids), seed=state.seed, job=job)
@@ -92,9 +92,7 @@ class PeriodicRetraining(Learner):
 
     def scores(self, state: State, x: Array) -> Array:
         """(n, classes) logits."""
-        tensors = {name: torch.from_numpy(np.array(array)).clone() for name, array in state.parts["model"].items()}
-        model = Classifier(Stack.from_tensors(build(self.recipe, 0), tensors).module(0))
-        return np.asarray(model.logits_of(torch.tensor(np.asarray(x), dtype=torch.float32)).numpy())
+        return part_logits(self.recipe, state.parts["model"], x)
 
     # --- the queue ----------------------------------------------------------------------------------------------------
 

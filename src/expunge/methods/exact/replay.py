@@ -21,10 +21,7 @@ This differs from the authors' code in:
 
 from __future__ import annotations
 
-import hashlib
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
@@ -37,6 +34,17 @@ from expunge.data.records import Array, Records
 from expunge.errors import DataError, ModelError, RequestError
 from expunge.methods.hashed_course import HashedCourse, Keys, Numbers, row_keys
 from expunge.methods.learner import Job, Learned, Learner, Part, State
+from expunge.methods.stack_parts import (
+    checkpoint_bytes,
+    environment,
+    fixed_threads,
+    part_logits,
+    repeatable_engine,
+    restore_optimiser,
+    restored_stack,
+    stack_part,
+)
+from expunge.methods.training_log import TrainingLog
 from expunge.models.classifier import Classifier
 from expunge.recipe import Recipe
 from expunge.training.batched_mlp import mlp_layers
@@ -44,12 +52,9 @@ from expunge.training.batches import Batch, Table
 from expunge.training.engine import Engine, engine_named
 from expunge.training.fit import cross_entropy, optimiser_of
 from expunge.training.loop import SCHEDULES, Loop, Net, Stream
-from expunge.training.optimiser import Optimiser
-from expunge.training.seeds import derive
 from expunge.training.stack import Stack, build
 
 MODEL, LOG = "model", "log"
-OPTIMISER = "optimiser."
 
 
 @dataclass(frozen=True)
@@ -159,10 +164,7 @@ class Replay(Learner):
 
     def scores(self, state: State, x: Array) -> Array:
         """(n, classes) logits."""
-        stack = restored(build(self.recipe, 0), state.parts[MODEL])
-        with fixed_threads(self.threads):
-            logits = Classifier(stack.module(0)).logits_of(torch.tensor(np.asarray(x), dtype=torch.float32))
-        return np.asarray(logits.numpy())
+        return part_logits(self.recipe, state.parts[MODEL], x)
 
     def extra_bytes(self, state: State) -> int:
         return state.stored_bytes - sum(array.nbytes for array in state.parts[MODEL].values())
@@ -202,11 +204,11 @@ class Replay(Learner):
         stack, optimiser = Stack.initialised(self.recipe, [seed]), optimiser_of(trainer)
         if start:
             saved = parts[part_name(start)]
-            stack = restored(stack.template, saved)
-            optimiser.restore({k.removeprefix(OPTIMISER): _tensor(v) for k, v in saved.items() if OPTIMISER in k})
+            stack = restored_stack(stack.template, saved)
+            restore_optimiser(optimiser, saved)
         kept = {name: parts[name] for step, name in checkpoints(parts).items() if step <= start}
         wanted, periods = set(self.checkpoint_steps()), self._period(columns, positions)
-        log = Log(course.steps, seed, parts.get(LOG), start)
+        log = TrainingLog(course.steps, seed, parts.get(LOG), start)
 
         @lru_cache(maxsize=1)
         def block(number: int) -> list[Numbers]:
@@ -231,7 +233,7 @@ class Replay(Learner):
 
         def after_step(done: int) -> None:
             if done in wanted:
-                kept[part_name(done)] = saved_part(stack, optimiser)
+                kept[part_name(done)] = stack_part(stack, optimiser)
             if job.progress:
                 job.progress("replay" if parts else "training", done - start, course.steps - start)
 
@@ -250,10 +252,9 @@ class Replay(Learner):
             )
         factors = torch.ones(course.steps) if schedule is None else schedule(torch.arange(course.steps) / course.steps)
         rates = trainer.learning_rate * factors.numpy().astype(np.float64)
-        model = {name: tensor.numpy().copy() for name, tensor in stack.tensors().items()}
         return Learned(
-            parts={MODEL: model, LOG: {**log.part(rates), "keys": keys}, **kept},
-            facts={"environment": environment()},
+            parts={MODEL: stack_part(stack), LOG: {**log.part(rates), "keys": keys}, **kept},
+            facts={"environment": dict(environment())},
             examples=int(loop.examples.sum()),
             trace=({"first_seen": first_seen, "from_step": start, "steps": course.steps},),
         )
@@ -264,8 +265,7 @@ class Replay(Learner):
         return np.asarray(columns[self.arrival][positions], np.int64)
 
     def _engine(self, template: nn.Module) -> Engine:
-        name = ("loop" if mlp_layers(template) is None else "batched") if self.engine == "auto" else self.engine
-        return engine_named(name)
+        return repeatable_engine(template) if self.engine == "auto" else engine_named(self.engine)
 
     def _check_network(self, template: nn.Module) -> None:
         if self.engine == "batched" and mlp_layers(template) is None:
@@ -277,36 +277,6 @@ class Replay(Learner):
             )
 
 
-class Log:
-    """What each step did: the paper's record, an array a field.
-
-    ``ids``: 64-bit hash of the ordered row keys. ``rows``: how many. ``updates``: the optimiser's counter after the
-    step. ``seeds``: of its dropout. ``learning_rates``: of the step, used or left out.
-    """
-
-    def __init__(self, steps: int, seed: int, before: Part | None, start: int) -> None:
-        self.ids = np.zeros(steps, np.uint64)
-        self.rows, self.updates = np.zeros(steps, np.int64), np.zeros(steps, np.int64)
-        self.seeds = np.array([derive(seed, "step", step) for step in range(steps)], np.int64)
-        if before is not None:
-            for name in ("ids", "rows", "updates"):
-                getattr(self, name)[:start] = before[name][:start]
-
-    def write(self, step: int, keys: Keys, runs: bool) -> None:
-        digest = hashlib.sha256(keys.astype("<u8").tobytes()).digest()
-        self.ids[step], self.rows[step] = int.from_bytes(digest[:8], "big"), len(keys)
-        self.updates[step] = (self.updates[step - 1] if step else 0) + runs
-
-    def part(self, learning_rates: Array) -> dict[str, Array]:
-        return {
-            "ids": self.ids,
-            "rows": self.rows,
-            "updates": self.updates,
-            "seeds": self.seeds,
-            "learning_rates": learning_rates,
-        }
-
-
 def part_name(step: int) -> str:
     return f"checkpoint.{step:06d}"
 
@@ -314,45 +284,6 @@ def part_name(step: int) -> str:
 def checkpoints(parts: Mapping[str, Part]) -> dict[int, str]:
     """Step -> part that holds the state before it."""
     return {int(name.split(".")[1]): name for name in sorted(parts) if name.startswith("checkpoint.")}
-
-
-def saved_part(stack: Stack, optimiser: Optimiser) -> dict[str, Array]:
-    """Weights, buffers and the optimiser's state, copied."""
-    tensors = {**stack.tensors(), **{OPTIMISER + name: value for name, value in optimiser.state().items()}}
-    return {name: tensor.numpy().copy() for name, tensor in tensors.items()}
-
-
-def restored(template: nn.Module, part: Part) -> Stack:
-    return Stack.from_tensors(template, {k: _tensor(v) for k, v in part.items() if not k.startswith(OPTIMISER)})
-
-
-def checkpoint_bytes(recipe: Recipe) -> int:
-    """Bytes of one checkpoint: weights and buffers, and the optimiser's state."""
-    template, optimiser = build(recipe, 0), optimiser_of(recipe.trainer)
-    moments = {"sgd": int(bool(optimiser.momentum)), "adam": 2, "adamw": 2}[optimiser.kind]
-    stack = Stack.of([template])
-    return stack.bytes_per_model + moments * 4 * stack.layout.size + 4
-
-
-def environment() -> dict[str, Any]:
-    """What the bytes depend on besides data, hyper-parameters and seed; other bytes are no fault where it differs."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {"torch": str(torch.__version__), "machine": platform.machine(), "processor": capability}
-
-
-@contextmanager
-def fixed_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _tensor(array: Array) -> Tensor:
-    """A copy in torch's own memory: products may round differently on memory that is aligned differently."""
-    return torch.from_numpy(np.array(array)).clone()
 
 
 def _shared(column: Array, kind: Any) -> Tensor:

@@ -89,12 +89,12 @@ class _Sums:
         """(d+1,) root of the diagonal of A and of S_yy, not below what rounding the mean alone does to it."""
         diagonal = self.scatter.diagonal() + (self.count * ROUNDING**2) * self.mean[0] ** 2
         diagonal[:-1] += self.alpha
-        return np.asarray(np.sqrt(np.maximum(diagonal, SMALLEST)))
+        return np.asarray(np.sqrt(np.maximum(diagonal, SMALLEST, out=diagonal), out=diagonal))
 
     def drift(self) -> float:
-        """Largest difference between SZ and its checksum, as a share of what a row of S can add up to."""
-        error = np.abs(self.scatter @ self.signs - self.checksum) / self.sizes[:, None]
-        return float(error.max() / self.sizes.sum())
+        """Difference between SZ and its checksum (Euclidean), as a share of what the rows of S can add up to."""
+        error = (self.scatter @ self.signs - self.checksum) / self.sizes[:, None]
+        return _length(error) / float(self.sizes.sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,10 +338,9 @@ class Ridge(Learner):
         step = inverse @ (sums.target - sums.matrix @ solved)
         sizes, signs = sums.sizes[:-1], sums.signs[:-1]
         # y's own size is the floor: where y does not depend on x the coefficients are nothing but rounding
-        largest = max(np.abs(solved * sizes).max(), sums.sizes[-1])
-        event["coefficient_drift"] = float(np.abs(step * sizes).max() / largest)
-        image = sums.matrix @ (inverse @ (sizes[:, None] * signs))
-        event["inverse_residual"] = float(np.abs(image / sizes[:, None] - signs).max())
+        event["coefficient_drift"] = _length(step * sizes) / max(_length(solved * sizes), float(sums.sizes[-1]))
+        units = sizes[:, None]
+        event["inverse_residual"] = _length(sums.matrix @ (inverse @ (units * signs)) / units - signs)
         return np.asarray(solved + step)
 
     def _learned(
@@ -366,6 +365,11 @@ def _values(x: Array, y: Array) -> Float:
     values = np.empty((len(x), x.shape[1] + 1))
     values[:, :-1], values[:, -1] = x, y
     return values
+
+
+def _length(values: Float) -> float:
+    """Euclidean, of all entries: the largest is no larger, and this takes a third of the time."""
+    return math.sqrt(np.vdot(values, values))
 
 
 def _products(half: Float) -> Float:
