@@ -23,7 +23,7 @@ TREES, DELETIONS = 10, 40
 ACCURACY_TREES, SPLITS = 100, 3
 
 
-def deletions(name: str, learner: DareForest, x: Array, y: Array, test: tuple[Array, Array] | None) -> bool:
+def deletions(name: str, learner: DareForest, x: Array, y: Array, test: tuple[Array, Array]) -> bool:
     ids = np.array([f"r{k}" for k in range(len(x))])
     records = Records(ids=ids, columns={"x": x, "y": y})
     state = learner.fit(records)
@@ -37,11 +37,12 @@ def deletions(name: str, learner: DareForest, x: Array, y: Array, test: tuple[Ar
         seconds.append(outcome.cost.seconds)
         regrown += len(outcome.trace)
     equal = state.digest() == learner.fit(records.without(gone)).digest()
-    accuracy = "" if test is None else f", accuracy {np.mean(learner.predict(state, test[0]) == test[1]):.3f}"
+    mean, median = np.mean(seconds), np.median(seconds)
+    accuracy = np.mean(learner.predict(state, test[0]) == test[1])
     print(
-        f"{name}: refit {refit:.2f} s, deletion {np.mean(seconds) * 1e3:.1f} ms "
-        f"(median {np.median(seconds) * 1e3:.1f}), {refit / np.mean(seconds):,.0f}x; {regrown / DELETIONS / learner.trees:.2f} subtrees regrown a tree; "
-        f"kept to forget {learner.extra_bytes(state) / 1e6:.0f} MB; equal to a fresh fit: {equal}{accuracy}"
+        f"{name}: refit {refit:.2f} s, deletion {mean * 1e3:.1f} ms (median {median * 1e3:.1f}), {refit / mean:,.0f}x "
+        f"(median {refit / median:,.0f}x); {regrown / DELETIONS / learner.trees:.2f} subtrees regrown a tree; "
+        f"kept to forget {learner.extra_bytes(state) / 1e6:.0f} MB; accuracy {accuracy:.3f}; fresh fit's bytes: {equal}"
     )
     return equal
 

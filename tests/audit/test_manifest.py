@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from expunge.audit.keys import KeyFolder, owner, record
 from expunge.audit.manifest import Manifest, Membership, NonMembership, commitments, contents, id_commitment, subjects
-from expunge.audit.merkle import EMPTY_ROOT
+from expunge.audit.merkle import EMPTY_ROOT, Tree
 from expunge.data.records import Records
 from expunge.errors import RequestError, TamperedEvidence, UnknownIds
 
@@ -173,6 +173,8 @@ def test_a_proof_is_of_one_root_size_index_and_leaf() -> None:
     assert Membership.from_dict(json.loads(json.dumps(proof.as_dict()))) == proof
     assert not any(proof.holds(size, manifest.root) for size in (0, 4, 8, 17))
     assert not proof.holds(9, Manifest(leaves(10)).root)
+    short = Membership(leaf=bytes(32), index=0, path=())
+    assert not short.holds(1, Tree([bytes(32)]).root()), "a leaf of another length is no leaf of a manifest"
     other_row = proof.leaf[:32] + bytes(32)
     for leaf, index in ((other_row, 4), (proof.leaf, 5), (proof.leaf + b"\x00", 4), (proof.leaf[:32], 4)):
         assert not Membership(leaf=leaf, index=index, path=proof.path).holds(9, manifest.root)

@@ -7,20 +7,28 @@ from pathlib import Path
 
 import numpy as np
 
-from expunge.data.records import Records
+from expunge.data.records import Array, Records
 from expunge.errors import RunError
 
 
 def save_records(records: Records, path: Path) -> None:
     """Write ``path`` (safetensors); ids, owners, classes and text columns go into its JSON metadata."""
+    from safetensors.numpy import save_file
+
+    numbers, metadata = _encoded(records)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(records_bytes(records))
+    save_file(numbers, str(path), metadata=metadata)
 
 
 def records_bytes(records: Records) -> bytes:
     """What `save_records` writes: the same records are the same bytes."""
     from safetensors.numpy import save
 
+    numbers, metadata = _encoded(records)
+    return save(numbers, metadata=metadata)
+
+
+def _encoded(records: Records) -> tuple[dict[str, Array], dict[str, str]]:
     numbers = {k: np.ascontiguousarray(v) for k, v in records.columns.items() if v.dtype.kind not in "OUT"}
     words = {k: v.astype(str).tolist() for k, v in records.columns.items() if k not in numbers}
     told = {
@@ -31,7 +39,7 @@ def records_bytes(records: Records) -> bytes:
         "words": words,
     }
     # One entry: safetensors writes several in any order, and the same records must be the same bytes.
-    return save(numbers, metadata={"records": json.dumps(told, sort_keys=True)})
+    return numbers, {"records": json.dumps(told, sort_keys=True)}
 
 
 def read_records(path: Path) -> Records:

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from expunge.data.records import Records
 from expunge.errors import EmptyForgetSet, EmptyRetainSet, RequestError, UnknownIds
+from expunge.methods.exact import periodic
 from expunge.methods.exact.periodic import PeriodicRetraining, pending
 from expunge.methods.learner import Job, State
 from expunge.recipe import Recipe, Trainer
@@ -159,3 +161,28 @@ def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
     LEARNER.fit(records(), job=Job(progress=lambda what, done, total: told.append((what, done, total))))
     assert told == [("retraining", 1, 3), ("retraining", 2, 3), ("retraining", 3, 3)]
+
+
+def with_dropout(features: int, classes: int) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(features, 4), torch.nn.Dropout(0.2), torch.nn.Linear(4, classes))
+
+
+def test_it_trains_on_one_thread_and_the_engine_that_promises_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, str]] = []
+    loop = periodic.fit
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        seen.append((torch.get_num_threads(), named["engine"].name))
+        return loop(*arguments, **named)
+
+    monkeypatch.setattr(periodic, "fit", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        LEARNER.fit(records())
+        made = Recipe(factory=f"{__name__}:with_dropout", kwargs={"features": 5, "classes": 3})
+        PeriodicRetraining(recipe=made).fit(records())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(1, "batched"), (1, "loop")]
