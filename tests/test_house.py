@@ -186,6 +186,21 @@ def test_getting_started_runs() -> None:
             exec(compile(code, page, "exec"), {})
 
 
+def pages_with_examples() -> list[str]:
+    from expunge.methods import LEARNERS
+
+    guides = ["docs/exact.md", "docs/audit.md", "docs/estimators.md", "docs/forecast.md"]
+    return [page for page in [*guides, *(f"docs/methods/{name}.md" for name in LEARNERS)] if (ROOT / page).exists()]
+
+
+@pytest.mark.parametrize("page", pages_with_examples())
+def test_examples_of_learners_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    for _, code in (found for found in blocks("python") if found[0] == page):
+        exec(compile(code, page, "exec"), scope)  # a later block goes on from the earlier ones
+
+
 def test_changelog_knows_this_version() -> None:
     import expunge
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,17 +134,22 @@ def register(app: typer.Typer, bench: typer.Typer, progress: Shower) -> None:
         requests: Annotated[int, typer.Option(min=1, help="K records to forget.")] = 1,
         batch: Annotated[bool, typer.Option("--batch", help="All at once instead of one after the other.")] = False,
         epochs: Annotated[int | None, typer.Option(min=1, help="Passes of plain training.")] = None,
+        kept: Annotated[
+            int | None, typer.Option(min=1, help="Checkpoints kept a shard; all slices if not given.")
+        ] = None,
+        batch_size: Annotated[int | None, typer.Option(min=1, help="Count whole steps of so many rows.")] = None,
         bytes_per_model: Annotated[int | None, typer.Option(min=1, help="For the price of storage.")] = None,
         data: Annotated[str | None, typer.Option(help="Measure the price in accuracy on these records.")] = None,
         label: Annotated[str | None, typer.Option(help="Column to predict, for a file.")] = None,
         architecture: Annotated[str | None, typer.Option(help="Of the measured models.")] = None,
+        seeds: Annotated[int, typer.Option(min=2, help="Trainings a layout when accuracy is measured.")] = 3,
         out: Annotated[Path | None, typer.Option(help="Draw the plot here (.png or .svg).")] = None,
         as_json: Json = False,
     ) -> None:
         """What forgetting with shards will cost, in accuracy and storage too, and where it stops paying."""
         from expunge.forecast.command import forecast_command
 
-        with progress() as show:
+        with progress() if data else nullcontext() as show:
             forecast_command(
                 out=out,
                 as_json=as_json,
@@ -154,10 +159,13 @@ def register(app: typer.Typer, bench: typer.Typer, progress: Shower) -> None:
                 requests=requests,
                 batch=batch,
                 epochs=epochs,
+                kept=kept,
+                batch_size=batch_size,
                 bytes_per_model=bytes_per_model,
                 data=data,
                 label=label,
                 architecture=architecture,
+                seeds=seeds,
                 progress=show,
             )
 

@@ -225,7 +225,7 @@ def forget(
             raise UnknownIds(
                 "owners",
                 owners,
-                f"what remains (a request for {len(finished[0])} records that had been interrupted was finished just now)",
+                f"what remains (an interrupted request for {len(finished[0])} records was finished just now)",
             ) from error
         wanted, unlearned = list(ids), finished[1]
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,50 @@ def test_the_nonce_is_destroyed_with_its_state(world: World, records: Records) -
     assert not any(old.hex().encode() in content for content in contents(world.path).values())
 
 
+def test_the_old_nonce_is_overwritten_where_it_lay(world: World, records: Records, tmp_path: Path) -> None:
+    """A second name of the same blocks sees what a disk would still hold."""
+    blocks = tmp_path / "blocks"
+    os.link(world.audit / "nonce.json", blocks)
+    length = len(blocks.read_bytes())
+    world.open().forget([records.ids[9]])
+    assert blocks.read_bytes() == bytes(length)
+
+
+def test_a_manifest_changed_while_a_request_is_carried_out_is_refused(
+    world: World, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(world.model)
+    fewer = manifest.without([manifest.leaves[7, :32].tobytes()])
+
+    def meddle(name: str) -> None:
+        if name == "destroyed":
+            fewer.save(world.audit / "manifest.safetensors")
+
+    monkeypatch.setattr(durable_module, "step", meddle)
+    with pytest.raises(TamperedEvidence, match="not the one that was logged"):
+        world.open().forget([records.ids[9]])
+    manifest.save(world.audit / "manifest.safetensors")
+    monkeypatch.setattr(durable_module, "step", lambda name: None)
+    world.open().recover()
+    third = world.audit / "certificates" / "0003.json"
+    assert verify(third, folder=world.model, keys=world.keys.trusted).outcome == "pass"
+
+
+def test_a_row_whose_values_were_not_committed_to_is_refused(
+    world: World, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = custody_module.commitments
+
+    def other_values(rows: Records, keys: Any) -> Any:
+        leaves = real(rows, keys).copy()
+        leaves[:, 40] ^= 1
+        return leaves
+
+    monkeypatch.setattr(custody_module, "commitments", other_values)
+    with pytest.raises(TamperedEvidence, match="not the one that was committed to"):
+        world.open().forget([records.ids[9]])
+
+
 def test_killed_anywhere_the_rerun_logs_once_and_the_certificate_verifies(
     made: World, records: Records, tmp_path: Path
 ) -> None:
@@ -170,6 +215,7 @@ def test_told_twice_it_writes_the_same_bytes(world: World, records: Records, mon
     def twice(*arguments: Any) -> None:
         real(*arguments)
         calls.append(contents(world.audit))
+        custody.keys.rotate()  # what is signed already is not signed again
         real(*arguments)
         calls.append(contents(world.audit))
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -24,7 +25,7 @@ from expunge.forecast.price import (
     requests_worth_one_retraining,
     storage_bytes,
 )
-from expunge.forecast.simulate import np, place
+from expunge.forecast.simulate import place
 from expunge.forecast.terminal import bars, print_forecast
 
 KEYS = {
@@ -193,6 +194,9 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], match: str) -> None:
 def test_a_picture_of_an_unknown_kind_is_refused_first(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"\.png or \.svg"):
         forecast_command(shards=5, data="no such data", out=tmp_path / "plot.jpg")
+    with pytest.raises(RequestError, match=r"\.png or \.svg"):
+        save_plot(forecast(rows=10, shards=2), tmp_path / "plot")
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_data_and_architectures_are_refused() -> None:

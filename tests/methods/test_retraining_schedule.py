@@ -57,6 +57,8 @@ def test_now_is_one_run_a_request_when_there_is_time() -> None:
 def test_periodic_runs_at_multiples_whatever_the_deadlines() -> None:
     plan = schedule(asks((1, 5), (10, 90), (25, 90)), HOURS, policy="periodic", every=10.0)
     assert plan.starts == (10.0, 30.0) and plan.sizes == (2, 1) and plan.late == 1
+    on_the_dot = schedule(asks((20, 90)), HOURS, policy="periodic", every=10.0)
+    assert on_the_dot.starts == (20.0,)
 
 
 @settings(deadline=None, max_examples=60)

@@ -178,8 +178,7 @@ class KeyFolder:
                 random = secrets.token_bytes(KEY_BYTES * len(fresh))
                 slots = b"".join(tag + random[KEY_BYTES * i : KEY_BYTES * (i + 1)] for i, tag in enumerate(fresh))
                 with (self.folder / "owners.bin").open("r+b") as file:
-                    file.truncate(self._read_bytes)  # half a slot, left by a crash, was never used
-                    file.seek(self._read_bytes)
+                    file.seek(self._read_bytes)  # over half a slot that a crash may have left: it was never used
                     file.write(slots)
                     file.flush()
                     os.fsync(file.fileno())

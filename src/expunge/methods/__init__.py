@@ -115,6 +115,11 @@ def make_method(name: str, parameters: Mapping[str, Any] | None = None) -> Weigh
     if name == "chain":
         parts = parameters.get("parts") or []
         return Chain(parts=tuple(make_method(p["name"], {k: v for k, v in p.items() if k != "name"}) for p in parts))
+    if name in LEARNERS:
+        raise RequestError(
+            f"{name} is a learner: it forgets from what it has learned itself, not from a model that is there",
+            f"Learn with it (`expunge fit {name} …`) and use `expunge forget`, or name a method",
+        )
     if name not in METHODS:
         raise UnknownName("method", name, [*METHODS, "chain"])
     known = {f.name: f for f in dataclasses.fields(METHODS[name])}  # type: ignore[arg-type]

@@ -189,7 +189,7 @@ class DurableLearner:
             return self._carry_out()[1]
 
     def recover(self) -> tuple[set[str], Unlearned] | None:
-        """Finish what was interrupted, as every writer does first: the ids and the outcome of a `forget`, if it was one."""
+        """Finish what was interrupted, as every writer does first: the ids and the outcome if it was a `forget`."""
         with self._locked():
             return self._recover()
 

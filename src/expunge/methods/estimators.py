@@ -80,17 +80,14 @@ class ForgettingEstimator(BaseEstimator):  # type: ignore[misc]
         return self._forget(self.learner_.check_ids(self.state_, wanted))
 
     def forget_owner(self, owner: str | int) -> Unlearned:
-        """Forget all records of `owner`; finding them takes a look at every owner, O(n).
+        """Forget all records of `owner`; the first call makes an index of owners, O(n).
 
         Raises:
             NotFittedError, EmptyRetainSet. DataError: `fit` was not told the owners. UnknownIds: nobody of that name.
         """
         check_is_fitted(self)
         rows = self.state_.rows
-        owners = rows.table.owners
-        if owners is None:
-            raise DataError("the records name no owners", "Give `fit` the owners, one a record")
-        own = rows.table.ids[(owners == str(owner)) & rows.alive].tolist()
+        own = rows.table.ids[rows.of_owner(str(owner))].tolist()
         if not own:
             raise UnknownIds("owners", [str(owner)], "the learner's records")
         return self.forget(own)

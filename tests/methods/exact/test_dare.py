@@ -386,6 +386,18 @@ def test_equal_rows_of_different_classes_are_a_leaf() -> None:
     assert after.digest() == fresh(learner, records, ["r3"])
 
 
+@pytest.mark.parametrize("goes", [1, 2])
+def test_a_node_that_becomes_small_keeps_no_statistics(goes: int) -> None:
+    x = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    learner, records, state = stump(x, [0] * 6 + [1] * 6, cache_above=11)
+    assert state.parts["tree.000"]["kind"][0] == flat.REMEMBERED
+    gone = ["r0", "r11"][:goes]
+    after, outcome = learner.forget(state, gone)
+    assert after.parts["tree.000"]["kind"][0] == flat.GREEDY
+    assert len(after.parts["tree.000"]["value"]) == 0 and outcome.trace == ()
+    assert after.digest() == learner.fit(records.without(gone)).digest()
+
+
 def test_what_is_remembered_changes_no_tree() -> None:
     records = mixed(300, 6, 3, seed=0, grain=2)
     states = [DareForest(trees=3, thresholds=4, cache_above=c).fit(records) for c in (0, 30, 1000)]

@@ -89,6 +89,15 @@ def test_the_margin_is_needed() -> None:
     assert sum(set(a) != set(b) for a, b in zip(fast, wanted, strict=True)) > len(wanted) / 2
 
 
+def test_candidates_are_all_within_twice_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The k-th nearest may be too near by the error, and another record too far by it."""
+    squares = np.arange(1, 21, dtype=np.float64)
+    monkeypatch.setattr(knn, "ROUNDING", 3.0 / (2 * 5 * 20))  # an error of 3 for a query at 0 and rows up to √20
+    rows, alive = np.sqrt(squares)[:, None], np.ones(20, dtype=bool)
+    _, found_rows = knn._candidates(np.zeros((1, 1)), rows, alive, 2)
+    assert sorted(squares[found_rows]) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     kind=st.sampled_from(["ties", "copies", "far from 0", "normal"]),

@@ -301,8 +301,24 @@ def test_the_only_record_of_a_category() -> None:
     x[:, 5] = 0.0
     x[9, 5] = 1.0
     learner = Ridge()
-    state, _ = learner.forget(learner.fit(records(x, table().y)), names(9))
+    state, outcome = learner.forget(learner.fit(records(x, table().y)), names(9))
+    # what is left of its column is rounding, which the penalty outweighs
+    assert outcome.trace[0]["made_again"] == "nothing"
     assert drift(learner, state) < 1e-12
+
+
+def test_means_so_large_that_the_first_pass_misses_them() -> None:
+    rng = np.random.default_rng(0)
+    x = 1e14 + rng.integers(0, 300, (3001, 3))
+    data = records(x, (x - 1e14) @ np.array([1.0, 2.0, 3.0]) + rng.normal(size=3001))
+    learner = Ridge()
+    state = learner.fit(data)
+    near = Ridge().fit(records(x - 1e14, data.y))
+    np.testing.assert_allclose(state.parts["sums"]["scatter"], near.parts["sums"]["scatter"], rtol=1e-12)
+    np.testing.assert_allclose(state.parts["model"]["coefficients"], near.parts["model"]["coefficients"], rtol=1e-12)
+    state, outcome = learner.forget(state, names(5))
+    assert outcome.trace[0]["made_again"] == "nothing"
+    assert outcome.trace[0]["sum_drift"] < 1e-13
 
 
 def test_a_constant_target() -> None:

@@ -54,6 +54,17 @@ def test_queries_are_derivatives_of_the_loss() -> None:
         assert product(unit)[c, j] == pytest.approx(diagonal[c, j], rel=1e-12)
 
 
+def test_every_pass_over_the_records_is_counted() -> None:
+    records, w = clouds(20), np.zeros((3, 6))
+    queries = Queries(records.x, records.y, 3, 0.1)
+    queries.gradient(w)
+    assert queries.asked == 1
+    product, _ = queries.curvature(w)
+    assert queries.asked == 2
+    product(w)
+    assert queries.asked == 3
+
+
 def test_conjugate_gradients_solve() -> None:
     rng = np.random.default_rng(0)
     root = rng.normal(size=(8, 8)) * 10.0 ** np.arange(-3, 5)

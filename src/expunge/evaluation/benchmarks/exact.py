@@ -39,7 +39,7 @@ from expunge.training.workers import Workers
 # Small batches, so that a shard of 25 records still takes several steps: a step costs the same however full it is.
 TRAINER = Trainer(epochs=8, batch_size=16, learning_rate=0.1)
 FRACTIONS = {"train": 0.7, "test": 0.3}
-# A single deletion hits one shard, large or small: few requests are repeated from the same state until so many are made.
+# A single deletion hits one shard, large or small: few requests are repeated from the same state, up to so many.
 DELETIONS = 12
 # Retraining is timed this many times between the deletions of a row.
 RETRAININGS = 3
@@ -80,7 +80,8 @@ class ExactBench:
         """What to type to run this again."""
         lists = " ".join(f"--{n} {','.join(map(str, getattr(self, n)))}" for n in ("shards", "requests"))
         rest = " ".join(f"--{n} {getattr(self, n)}" for n in ("slices", "architecture", "aggregate", "seed"))
-        return f"expunge bench exact --dataset {self.dataset} {lists} {rest}{' --batch' if self.batch else ''}{' --leaks' if self.leaks else ''}"
+        flags = "".join(f" --{n}" for n in ("batch", "leaks") if getattr(self, n))
+        return f"expunge bench exact --dataset {self.dataset} {lists} {rest}{flags}"
 
     def recipe(self, records: Records) -> Recipe:
         return Recipe(
