@@ -203,6 +203,25 @@ def test_cosines_by_hand() -> None:
     np.testing.assert_allclose(cosines(one, two), [-1.0, np.sqrt(0.5), 0.0])
 
 
+def test_public_rows_are_scaled_to_the_number_of_retained_ones() -> None:
+    rng = np.random.default_rng(0)
+    before, after, public = rng.normal(size=(3, 1)), rng.normal(size=(1, 3, 1)), rng.normal(size=(9, 2))
+    fit = LinearFit(rows=36, regularization=2.0)
+    once = deleted_gradients(before, after, public, fit)
+    np.testing.assert_allclose(deleted_gradients(before, after, np.vstack([public] * 4), fit), once)
+    design = np.hstack([public, np.ones((9, 1))])
+    penalty = np.array([[2.0], [2.0], [0.0]])
+    np.testing.assert_allclose(once[0], 4 * design.T @ design @ (after[0] - before) + penalty * (after[0] - before))
+
+
+def test_nearest_row_is_the_nearest() -> None:
+    fit = LinearFit(rows=4)
+    before, after = np.zeros((3, 1)), np.ones((2, 3, 1))
+    public = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    deleted = np.array([[2.0, 0.0], [0.0, -3.0]])
+    assert values(reconstruction(before, after, deleted, public, fit=fit))["cosine_nearest_row"] == 1.0
+
+
 def test_a_pair_for_each_deletion_or_one_model_before_all() -> None:
     rng = np.random.default_rng(0)
     before, after, public = rng.normal(size=(3, 2)), rng.normal(size=(4, 3, 2)), rng.normal(size=(9, 2))

@@ -26,7 +26,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from expunge.data.records import Array, Records
-from expunge.errors import DataError, RequestError, UnknownIds
+from expunge.errors import RequestError, UnknownIds
 from expunge.methods.exact.dare import DareForest
 from expunge.methods.exact.dckmeans import ROOT, DivideAndConquerKMeans
 from expunge.methods.exact.knn import NearestNeighbours

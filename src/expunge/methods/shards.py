@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from expunge.data.records import Records
 from expunge.data.store import read_records, save_records
+from expunge.methods.stack_parts import fixed_threads
 from expunge.models.classifier import Classifier
 from expunge.recipe import Recipe
 from expunge.training.batched_mlp import mlp_layers
@@ -35,7 +35,7 @@ from expunge.training.fit import optimiser_of, train_loop
 from expunge.training.loop import Loop
 from expunge.training.population import STACK
 from expunge.training.seeds import derive
-from expunge.training.stack import Stack
+from expunge.training.stack import Stack, build
 
 FINAL = 0  # the key of the trained model among a shard's checkpoints
 
@@ -105,7 +105,7 @@ OnShard = Callable[[int], None]
 
 def exact_engine(recipe: Recipe) -> Engine:
     """The engine whose bytes do not depend on who else is in the stack: batched for perceptrons, else one by one."""
-    return ENGINES["batched" if mlp_layers(recipe.build()) is not None else "loop"]
+    return ENGINES["batched" if mlp_layers(build(recipe, 0)) is not None else "loop"]
 
 
 def planned_examples(plan: Plan, slices: npt.NDArray[np.int64], start: int) -> int:
@@ -131,7 +131,7 @@ def train_shards(plan: Plan, work: Sequence[ShardWork], on_done: OnShard | None 
         NonFiniteLoss, ModelError, DataError.
     """
     done: dict[int, Trained] = {}
-    with _one_thread():
+    with fixed_threads(1):
         for first in range(0, len(work), STACK):
             part = work[first : first + STACK]
             done |= _train_stack(plan, part)
@@ -172,17 +172,6 @@ def _train_stack(plan: Plan, work: Sequence[ShardWork]) -> dict[int, Trained]:
                 if w.start <= stage:
                     kept[w.shard][stage + 1] = now[w.shard]
     return {s: Trained(checkpoints={**kept[s], FINAL: now[s]}, examples=examples[s]) for s in now}
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The number of threads decides how sums are cut, and so their last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- over processes ---------------------------------------------------------------------------------------------------
@@ -230,7 +219,7 @@ def train_shards_in_pieces(
         finished = done
 
     job.run(workers, progress)
-    template = plan.recipe.build()
+    template = build(plan.recipe, 0)
     done: dict[int, Trained] = {}
     for number in job.chunks:
         tensors = load_file(str(job.path(number)))
@@ -250,7 +239,7 @@ def train_shards_in_pieces(
 
 @lru_cache(maxsize=1)
 def _template(recipe: str) -> torch.nn.Module:
-    return Recipe.from_dict(json.loads(recipe)).build()
+    return build(Recipe.from_dict(json.loads(recipe)), 0)
 
 
 def train_chunk(folder: Path, number: int) -> None:

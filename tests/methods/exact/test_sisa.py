@@ -12,6 +12,7 @@ from expunge.data.digits import load_digits
 from expunge.data.records import Records
 from expunge.errors import DataError, EmptyRetainSet, ModelError, RequestError, UnknownName
 from expunge.methods import shards
+from expunge.methods.exact import sisa as sisa_module
 from expunge.methods.exact.sisa import Sisa, kept_checkpoints
 from expunge.methods.learner import Job, State
 from expunge.models.classifier import Classifier
@@ -250,6 +251,18 @@ def test_an_auditor_trains_one_shard_only(records: Records) -> None:
     )
     with pytest.raises(UnknownName):
         learner.relearn(state, ["shard.9999"])
+
+
+def test_shards_of_two_environments_are_never_mixed(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = sisa(shards=3)
+    state = learner.fit(records)
+    monkeypatch.setattr(sisa_module, "environment", lambda: {"torch": "another"})
+    state, unlearned = learner.forget(state, [records.ids[0]])
+    assert unlearned.trace[0]["retrained"] == "all shards"
+    fresh = learner.fit(records.without([records.ids[0]]))
+    assert state.digest() == fresh.digest() and unlearned.cost.examples == 2 * (len(records) - 1)
+    _, unlearned = learner.forget(state, [records.ids[1]])
+    assert unlearned.trace[0]["shard"] >= 0
 
 
 def test_other_seeds_give_other_shards_and_models(records: Records) -> None:

@@ -83,7 +83,7 @@ class NearestNeighbours(Learner):
         """(n, classes) how many of the k nearest records have the class."""
         nearest = self.nearest(state, x)
         labels = state.rows.column("y")
-        classes = int(state.facts["classes"]) or int(labels[state.rows.alive].max()) + 1
+        classes = int(state.facts["classes"]) or int(labels.max()) + 1  # erased rows read 0
         votes = np.zeros((len(nearest), classes), dtype=np.int64)
         np.add.at(votes, (np.arange(len(nearest))[:, None], labels[nearest]), 1)
         return votes

@@ -27,7 +27,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -50,11 +50,12 @@ from expunge.methods.shards import (
     train_shards,
     train_shards_in_pieces,
 )
+from expunge.methods.stack_parts import environment
 from expunge.recipe import Recipe
 from expunge.training.batches import Table
 from expunge.training.loop import outputs
 from expunge.training.seeds import derive
-from expunge.training.stack import Stack
+from expunge.training.stack import Stack, build
 from expunge.training.workers import Workers
 
 Rule = Literal["mean", "vote"]
@@ -178,7 +179,11 @@ class Sisa(Learner):
         work = [_work(records, where, shard) for shard in shards]
         trained = self._train(plan, work, job, "training shards")
         parts = {_name(w.shard): _part(trained[w.shard].checkpoints, len(w.records)) for w in work}
-        return Learned(parts=parts, examples=sum(t.examples for t in trained.values()))
+        return Learned(
+            parts=parts,
+            facts={"environment": dict(environment())},
+            examples=sum(t.examples for t in trained.values()),
+        )
 
     def touched(
         self, state: State, ids: tuple[str, ...], plan: Plan
@@ -205,6 +210,10 @@ class Sisa(Learner):
         )
 
     def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
+        if state.facts["environment"] != dict(environment()):
+            # Shards of two environments are what no fresh run would give.
+            learned = self._learn(state.rows.without(ids), state.seed, range(self.shards), job)
+            return replace(learned, trace=({"retrained": "all shards", "why": "other torch or processor than before"},))
         plan = self.plan(state.seed)
         where = self._map(state)
         work, trace = [], []
@@ -222,7 +231,12 @@ class Sisa(Learner):
             before = {c: _stack(plan.recipe, state.parts[_name(w.shard)], c) for c in plan.kept if c <= w.start}
             parts[_name(w.shard)] = _part({**before, **trained[w.shard].checkpoints}, len(w.records))
             told["examples"] = trained[w.shard].examples
-        return Learned(parts=parts, examples=sum(t.examples for t in trained.values()), trace=tuple(trace))
+        return Learned(
+            parts=parts,
+            facts=state.facts,
+            examples=sum(t.examples for t in trained.values()),
+            trace=tuple(trace),
+        )
 
     def relearn(self, state: State, parts: Collection[str] | None = None, *, job: Job | None = None) -> dict[str, Part]:
         """The named shards only: the others need not be trained to check these."""
@@ -362,4 +376,4 @@ def _part(checkpoints: Mapping[int, Stack], records: int) -> Part:
 def _stack(recipe: Recipe, part: Part, stage: int) -> Stack:
     prefix = "model." if stage == FINAL else f"slice.{stage:03d}."
     tensors = {k.removeprefix(prefix): torch.from_numpy(np.array(v)) for k, v in part.items() if k.startswith(prefix)}
-    return Stack.from_tensors(recipe.build(), tensors)
+    return Stack.from_tensors(build(recipe, 0), tensors)

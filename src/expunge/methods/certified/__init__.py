@@ -1,0 +1,1 @@
+"""Certified: learners whose outcome is bounded by (ε, δ). A learner a file."""
