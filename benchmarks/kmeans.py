@@ -121,9 +121,9 @@ def main() -> None:
                 spent, events, equal = spent + seconds, events + seen, equal and same
             failed |= not equal
             setting = f"epsilon={learner.epsilon}" if isinstance(learner, QuantisedKMeans) else f"{learner.widths}"
-            compared = f" ({np.mean(losses) / np.mean(best):.2f}, {np.mean(losses) / np.mean(plain):.2f})" * bool(
-                repeats
-            )
+            compared = ""
+            if repeats:
+                compared = f" ({np.mean(losses) / np.mean(best):.2f}, {np.mean(losses) / np.mean(plain):.2f})"
             print(
                 f"  {learner.name} {setting}: loss {np.mean(losses):.4f}{compared}; fit {np.mean(fits):.3f} s; "
                 f"{len(spent)} deletions {dict(events)}, mean {np.mean(spent) * 1e3:.2f} ms, median "

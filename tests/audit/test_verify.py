@@ -158,6 +158,68 @@ def _only_hint(changed: bytes, value: dict[str, Any]) -> bool:
     return bool(told == value)
 
 
+def other_digit(text: str) -> str:
+    """The same digits but for one in the middle."""
+    at = len(text) // 2
+    return text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("way", "check"),
+    [
+        (("log", "inclusion", 0), "log inclusion"),
+        (("log", "consistency", 0), "log history"),
+        (("manifest", "before", 0, "path", 0), "membership before"),
+        (("manifest", "before", 0, "leaf"), "membership before"),
+        (("manifest", "before", 0, "index"), "membership before"),
+        (("manifest", "after", 0, "left", "path", 0), "non-membership after"),
+        (("manifest", "after", 0, "left", "leaf"), "non-membership after"),
+        (("manifest", "after", 0, "left", "index"), "non-membership after"),
+        (("manifest", "after", 0, "right", "path", 2), "non-membership after"),
+        (("manifest", "after", 0, "right", "index"), "non-membership after"),
+        (("manifest", "after", 0, "id"), "non-membership after"),
+        (("log", "index"), "log inclusion"),
+    ],
+)
+def test_a_proof_changed_in_one_digit_is_named(made: World, way: tuple[str | int, ...], check: str) -> None:
+    value = json.loads(made.second.read_text())
+    place = value
+    for key in way[:-1]:
+        place = place[key]
+    old = place[way[-1]]
+    place[way[-1]] = old + 1 if isinstance(old, int) else other_digit(old)
+    assert verify(value, keys=made.keys.trusted).failed == (check,)
+
+
+@pytest.mark.parametrize(("side", "check"), [("before", "membership before"), ("after", "non-membership after")])
+def test_a_proof_that_is_missing_is_named(made: World, side: str, check: str) -> None:
+    value = json.loads(made.first.read_text())
+    del value["manifest"][side][1]
+    assert verify(value, keys=made.keys.trusted).failed == (check,)
+
+
+def test_a_byte_that_no_digest_covers_is_found(world: World) -> None:
+    """The names of the classes lie in the file of the rows and belong to no row."""
+    parts = json.loads((world.model / "state.json").read_text())["parts"]
+    path = world.model / "parts" / f"{parts['rows']}.safetensors"
+    content = path.read_bytes()
+    assert content.count(b'\\"8\\", \\"9\\"]') == 1
+    path.write_bytes(content.replace(b'\\"8\\", \\"9\\"]', b'\\"8\\", \\"7\\"]'))
+    assert failed(world) == {"state"}
+    path.write_bytes(content.replace(b'"__metadata__":', b'"__metadata__" :', 1))  # one byte longer: unreadable
+    assert "part files" in failed(world)
+    arrays = path.with_name(f"{parts['shard.0000']}.safetensors")
+    spaced = arrays.read_bytes()
+    assert spaced[8:].startswith(b'{"')
+    size = int.from_bytes(spaced[:8], "little")
+    header = spaced[8 : 8 + size]
+    assert header.endswith(b" "), "there is room to move a space to"
+    path.write_bytes(content)
+    arrays.write_bytes(spaced[:8] + header[:-1].replace(b'{"', b'{ "', 1) + spaced[8 + size :])
+    told = verdict_of(world)
+    assert told.failed == ("part files",) and "not the one that was written" in told["part files"].reason
+
+
 # --- the log ----------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +242,15 @@ def test_dropped_and_reordered_entries_are_named_even_when_signed_again(world: W
     told = verdict_of(world)
     assert told["log"].outcome == "pass", "the log agrees with its new checkpoint, and"
     assert "log consistency" in told.failed, "the certificate has seen another"
+    assert ("cut or set back" in told["log consistency"].reason) is (len(order) < 3)
+
+
+def test_another_place_in_the_log_is_named(made: World) -> None:
+    value = json.loads(made.second.read_text())
+    value["log"]["index"] = 1
+    told = verdict_of(made, certificate=value)
+    assert {"log inclusion", "log consistency"} <= set(told.failed)
+    assert told["log consistency"].reason == "entry 1 is not the certificate's"
 
 
 def test_an_entry_that_breaks_the_chain_is_named(world: World) -> None:
@@ -274,6 +345,52 @@ def test_a_word_too_strong_is_named(world: World) -> None:
         told["method"]["name"] = "scrub"
 
     assert "guarantee" in failed(world, certificate=reissue(world, stronger))
+
+
+def test_another_log_is_named(world: World) -> None:
+    def elsewhere(told: dict[str, Any]) -> None:
+        told["log"]["origin"] = f"{NAME}/{'0' * 16}"
+
+    assert failed(world, certificate=reissue(world, elsewhere)) == {"checkpoint"}
+
+
+def test_parts_and_manifest_that_are_not_those_of_the_state_are_named(world: World) -> None:
+    def parts(told: dict[str, Any]) -> None:
+        told["after"]["parts"]["shard.0000"] = "0" * 64
+
+    certificate = reissue(world, parts)
+    assert failed(world, certificate=certificate) == {"state"}
+    assert "parts shard.0000 are not those" in verdict_of(world, certificate=certificate)["state"].reason
+
+    def manifest(told: dict[str, Any]) -> None:
+        told["after"]["parts"]["shard.0000"] = "0" * 64
+        told["after"]["manifest"]["root"] = "0" * 64
+
+    told = verdict_of(world, certificate=reissue(world, manifest))
+    assert "is not the certificate's" in told["manifest difference"].reason
+    assert {"manifest", "manifest difference", "non-membership after"} <= set(told.failed)
+
+
+def test_another_learner_seed_or_hyper_parameter_is_named(world: World) -> None:
+    for key, other in (("parametersDigest", "0" * 64), ("seed", 7)):
+
+        def changed(told: dict[str, Any], key: str = key, other: Any = other) -> None:
+            told["method"][key] = other
+
+        value = reissue(world, changed)
+        assert failed(world, certificate=value) == {"state"}
+        assert "hyper-parameters or seed" in verdict_of(world, certificate=value)["state"].reason
+
+
+def test_a_history_without_a_fit_is_named(world: World) -> None:
+    """The log begins with a forgetting, as if nobody had said what the first state was made of."""
+    lineage = world.audit / "lineage.json"
+    entries = Log(world.audit / "log", world.keys.trusted.public).entries
+    first = Entry.read(entries[0])
+    entries[0] = first.model_copy(update={"kind": "forget", "previous": "0" * 64}).leaf
+    rewrite(world, entries, resign=True)
+    assert "lineage" in failed(world)
+    assert json.loads(lineage.read_text())["learner"] == "sisa"
 
 
 def test_a_row_that_was_never_there_cannot_be_certified(world: World) -> None:
@@ -372,6 +489,9 @@ def test_a_missing_part_and_a_missing_later_certificate(world: World) -> None:
     world.second.unlink()
     told = verdict_of(world, certificate=world.first)
     assert told["manifest difference"].outcome == "inconclusive"
+    world.second.write_bytes(world.first.read_bytes())
+    told = verdict_of(world, certificate=world.first)
+    assert "is not the certificate of log entry 2" in told["manifest difference"].reason
 
 
 def test_the_state_of_another_time_is_named(world: World, made: World, records: Records) -> None:

@@ -141,6 +141,16 @@ def test_a_gradient_is_clipped_and_the_noise_has_its_scale(table: Table) -> None
     np.testing.assert_allclose(loud.std(), 100.0 * 0.01 / 4, rtol=0.02)
 
 
+def test_a_lookup_table_knows_what_is_near_and_nothing_else() -> None:
+    x = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2]] * 10)
+    y = np.array([0, 0, 0, 1, 1, 1] * 10)
+    x = x + np.linspace(0, 0.01, 60)[:, None]
+    for tested, right in ((np.array([[0.1], [10.1]]), 1.0), (np.array([[5.0], [-9.0]]), 0.0)):
+        table = Table(x=x, y=y, x_test=tested, y_test=np.array([0, 1]))
+        trials = VotesInView(shards=2, deletions=1, reach=0.99).run(table, noise=0.0, trials=5, seed=0)
+        assert trials.accuracy.tolist() == [right] * 5
+
+
 def test_models_learn_from_their_own_rows_only(table: Table) -> None:
     experiment = ShardsInView(steps=5, features=30)
     rows = np.random.default_rng(0).normal(size=(len(table.x), 31)).astype(np.float32)

@@ -40,6 +40,7 @@ from expunge.audit.statement import (
     seal,
 )
 from expunge.audit.trust import now, parse_time, timestamp
+from expunge.data.records import Records
 from expunge.environment import environment
 from expunge.errors import RunError, TamperedEvidence
 from expunge.methods.durable import Change
@@ -78,10 +79,15 @@ def audit_folder(folder: Path) -> Path:
     return Path(folder) / "audit"
 
 
-def state_commitment(nonce: bytes, state: str, parts: Mapping[str, str], manifest: Manifest) -> StateCommitment:
-    """Commitments under `nonce` to the digests of a state and of its parts, ``rows`` included."""
+def state_commitment(
+    nonce: bytes, state: str, parts: Mapping[str, str], rows: Records, manifest: Manifest
+) -> StateCommitment:
+    """Commitments under `nonce` to the digests of a state and of its parts, ``rows`` included.
+
+    With the state goes what the table of its rows says of itself, names of classes and features: no digest covers them.
+    """
     return StateCommitment(
-        state=blinded(nonce, "state", state),
+        state=blinded(nonce, "state", state, *rows.classes, "", *rows.feature_names),
         parts={name: blinded(nonce, "part", name, digest) for name, digest in sorted(parts.items())},
         manifest=ManifestHead(root=manifest.root.hex(), size=len(manifest)),
     )
@@ -116,7 +122,7 @@ class Custody:
             step("nonce written")
         nonce = read_nonce(folder)
         manifest = Manifest.of(state.rows.records(), self.keys.owner_keys)
-        made = state_commitment(nonce, state.digest(), _digests(state), manifest)
+        made = state_commitment(nonce, state.digest(), _digests(state), state.rows.records(), manifest)
         if not lineage_path.exists():
             manifest.save(audit / "manifest.safetensors")
             step("manifest written")
@@ -154,7 +160,7 @@ class Custody:
         """
         nonce, manifest = read_nonce(folder), read_manifest(folder)
         log = self._log(folder)
-        before = state_commitment(nonce, state.digest(), _digests(state), manifest)
+        before = state_commitment(nonce, state.digest(), _digests(state), state.rows.records(), manifest)
         last = Entry.read(log.entries[-1]) if log.entries else None
         if last is None or (last.state, last.manifest) != (before.state, before.manifest):
             raise TamperedEvidence(
@@ -201,7 +207,7 @@ class Custody:
         step("manifest written")
         self._renew(audit / "nonce.json", note["nonce"])
         nonce = bytes.fromhex(note["nonce"])
-        told_after = state_commitment(nonce, change.after, change.parts_after, after)
+        told_after = state_commitment(nonce, change.after, change.parts_after, state.rows.records(), after)
         kept = set(change.parts_after.values())
         gone = [name for name, digest in change.parts_before.items() if digest not in kept]
         moved = [n for n, digest in change.parts_after.items() if change.parts_before.get(n) != digest]

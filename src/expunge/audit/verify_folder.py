@@ -137,7 +137,7 @@ class Folder:
         digest = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
         if digest != document["digest"]:
             raise TamperedEvidence("state.json was altered: its digest is not that of what it names", REMEDY)
-        return state_commitment(read_nonce(self.path), digest, document["parts"], self.current)
+        return state_commitment(read_nonce(self.path), digest, document["parts"], self.rows, self.current)
 
     def superseded(self) -> int | None:
         """The log entry of the state that is here now, if it is a later one than the certificate's."""

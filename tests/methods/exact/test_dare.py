@@ -398,6 +398,21 @@ def test_a_node_that_becomes_small_keeps_no_statistics(goes: int) -> None:
     assert after.digest() == learner.fit(records.without(gone)).digest()
 
 
+def test_a_slot_with_too_many_values_to_watch_is_not_remembered() -> None:
+    # two valid thresholds among 79: the values up to the first of them in rank are many
+    records = table(np.arange(80.0)[:, None], [0] * 40 + [1] + [0] * 39)
+    learner = DareForest(trees=6, thresholds=1, cache_above=0)
+    state = learner.fit(records)
+    assert_plain(learner, state)
+    roots = [int(part["slot_entries"][0, 0]) for part in state.parts.values()]
+    assert -1 in roots
+    left = records.ids.tolist()
+    for gone in ("r3", "r70", "r39", "r41"):
+        state, _ = learner.forget(state, [gone])
+        left.remove(gone)
+        assert state.digest() == learner.fit(records.select(left)).digest()
+
+
 def test_what_is_remembered_changes_no_tree() -> None:
     records = mixed(300, 6, 3, seed=0, grain=2)
     states = [DareForest(trees=3, thresholds=4, cache_above=c).fit(records) for c in (0, 30, 1000)]
@@ -455,6 +470,12 @@ def test_candidate_attributes_are_uniform() -> None:
     for place in range(5):
         counts = np.bincount(order[:, place], minlength=5)
         assert ((counts - 1200) ** 2 / 1200).sum() < 18.5  # 4 degrees of freedom, p = 0.001
+
+
+def test_the_two_sides_of_a_node_and_the_levels_have_keys_of_their_own() -> None:
+    keys = np.arange(1000, dtype=np.uint64)
+    left, right = child_keys(keys)
+    assert len(np.unique(np.concatenate([keys, left, right, *child_keys(left), *child_keys(right)]))) == 7000
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 2.5), (999, 1001), (1e-3, 1.1e-3), (-1e30, 1e30)])

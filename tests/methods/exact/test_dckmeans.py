@@ -13,7 +13,7 @@ from expunge.data.digits import load_digits
 from expunge.data.records import Records
 from expunge.errors import DataError, RequestError
 from expunge.methods.exact.dckmeans import ROOT, DivideAndConquerKMeans
-from expunge.methods.kmeans import Grid, Points, record_keys, seed_rows
+from expunge.methods.kmeans import Grid, Points, reaches, record_keys, seed_rows
 from expunge.training.seeds import derive
 
 
@@ -53,6 +53,16 @@ def test_a_tree_of_one_node_is_lloyd_from_its_seeds(iterations: int) -> None:
     whole = np.rint(x * grid.scale)
     seeds = seed_rows(Points(coordinates=whole, squares=(whole**2).sum(1)), keys, 4)
     np.testing.assert_allclose(state.parts[ROOT]["centres"], lloyd(x, x[seeds], iterations), atol=1e-5)
+
+
+def test_centroids_are_on_the_grid_of_their_node() -> None:
+    records = blobs(300, 3, 5)
+    state = DivideAndConquerKMeans(clusters=4, widths=(1, 2)).fit(records)
+    for number in range(2):
+        members = records.x[state.parts["leaves"]["leaf"] == number]
+        grid = Grid(exponent=int(reaches(members).max()), dimensions=3)
+        steps = state.parts[f"node-1-{number}"]["centres"] * grid.scale
+        np.testing.assert_array_equal(steps, np.rint(steps))
 
 
 def test_every_node_clusters_the_centroids_below_it() -> None:
