@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from expunge.audit import keys as keys_module
 from expunge.audit.custody import Custody
 from expunge.audit.keys import KeyFolder
 from expunge.data.digits import load_digits
@@ -55,10 +57,22 @@ class World:
         return DurableLearner(self.model, witness=Custody(self.keys))
 
 
-def build(path: Path, records: Records) -> World:
+class Fixed:
+    """In the place of `secrets`: owners' keys, and so the order of a manifest, are the same in every run."""
+
+    def __init__(self, seed: int) -> None:
+        self._bytes = random.Random(seed)
+
+    def token_bytes(self, count: int) -> bytes:
+        return self._bytes.randbytes(count)
+
+
+def build(path: Path, records: Records, seed: int = 0) -> World:
     world = World(path)
-    keys = KeyFolder.make(path / "keys", NAME)
-    model = DurableLearner.create(world.model, LEARNER, records, witness=Custody(keys))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys_module, "secrets", Fixed(seed))
+        keys = KeyFolder.make(path / "keys", NAME)
+        model = DurableLearner.create(world.model, LEARNER, records, witness=Custody(keys))
     model.forget(records.ids[[3, 4, 30]].tolist())
     model.forget(records.ids[[0]].tolist())
     return world

@@ -31,6 +31,9 @@ def test_document_holds_both_attacks_with_their_controls() -> None:
     for row in rows:
         for name, measured in row["measurements"].items():
             assert scored_from_dict(measured).name == name
+    ridge = rows[0]["measurements"]
+    assert ridge["reconstruction_cosine_other_row"]["value"] < ridge["reconstruction_cosine"]["value"] - 0.2
+    assert ridge["reconstruction_cosine"]["floor"] == ridge["reconstruction_cosine_other_row"]["value"]
     destroyed = next(row for row in rows if row["defence"] == {"name": "earlier model destroyed"})
     assert destroyed["measurements"]["reconstruction_cosine"]["status"] == "unscored"
     votes = [row for row in rows if row["on"] == "votes of 10 shards in view"]

@@ -87,7 +87,7 @@ def state_commitment(
     With the state goes what the table of its rows says of itself, names of classes and features: no digest covers them.
     """
     return StateCommitment(
-        state=blinded(nonce, "state", state, *rows.classes, "", *rows.feature_names),
+        state=blinded(nonce, "state", state, canonical([rows.classes, rows.feature_names]).decode()),
         parts={name: blinded(nonce, "part", name, digest) for name, digest in sorted(parts.items())},
         manifest=ManifestHead(root=manifest.root.hex(), size=len(manifest)),
     )

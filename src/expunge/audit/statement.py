@@ -58,8 +58,8 @@ class StateCommitment(_Strict):
     """A state by commitments under its nonce.
 
     Args:
-        state: of `State.digest` and the names of classes and features. parts: of the digest of each part, by name; the remaining records are ``rows``.
-        manifest: of the commitments to its rows.
+        state: of `State.digest` and the names of classes and features. parts: of the digest of each part, by name; the
+            remaining records are ``rows``. manifest: of the commitments to its rows.
     """
 
     state: Digest

@@ -45,7 +45,7 @@ def exact_leaks(
     seed: int = 0,
     narrate: Narrate | None = None,
 ) -> dict[str, Any]:
-    """Attack exact unlearning on a data set; about a minute for digits on one core.
+    """Attack exact unlearning on a data set; a minute and a half for digits on one core.
 
     Args:
         dataset: name or path of records with classes; at most 1,797 records are used.
