@@ -34,6 +34,7 @@ from expunge.training.files import read_json, write_atomically
 from expunge.training.fit import optimiser_of, train_loop
 from expunge.training.loop import Loop
 from expunge.training.population import STACK
+from expunge.training.private import PrivateLoop
 from expunge.training.seeds import derive
 from expunge.training.stack import Stack, build
 
@@ -64,6 +65,7 @@ class Plan:
     Args:
         slices: how many. kept: after how many slices a checkpoint is kept (none at 0 and at the end).
         epochs: passes over the slices so far at each of them. seed: of all shards; each derives its own.
+        noise, max_grad_norm, key: of training under noise (`expunge.training.private`); 0 is plain training.
     """
 
     recipe: Recipe
@@ -71,6 +73,9 @@ class Plan:
     kept: tuple[int, ...]
     epochs: float
     seed: int
+    noise: float = 0.0
+    max_grad_norm: float = 1.0
+    key: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -79,6 +84,9 @@ class Plan:
             "kept": list(self.kept),
             "epochs": self.epochs,
             "seed": self.seed,
+            "noise": self.noise,
+            "max_grad_norm": self.max_grad_norm,
+            "key": self.key,
         }
 
     @classmethod
@@ -89,6 +97,9 @@ class Plan:
             kept=tuple(value["kept"]),
             epochs=value["epochs"],
             seed=value["seed"],
+            noise=value["noise"],
+            max_grad_norm=value["max_grad_norm"],
+            key=value["key"],
         )
 
 
@@ -155,14 +166,16 @@ def _train_stack(plan: Plan, work: Sequence[ShardWork]) -> dict[int, Trained]:
         if due:
             stack = Stack.cat([now[w.shard] for w, _ in due])
             Classifier(stack.template).check_fits(due[0][1])
-            loop = Loop(stack, engine, [shard_seed(plan.seed, w.shard) for w, _ in due])
+            purpose = "train" if stage == 0 else f"train/slice.{stage}"
+            seeds = [shard_seed(plan.seed, w.shard) for w, _ in due]
+            loop = _loop(plan, stack, engine, seeds, purpose)
             train_loop(
                 loop,
                 Table.of([records for _, records in due]),
                 plan.recipe.trainer,
                 optimiser=optimiser_of(plan.recipe.trainer),
                 epochs=plan.epochs,
-                purpose="train" if stage == 0 else f"train/slice.{stage}",
+                purpose=purpose,
             )
             for k, (w, _) in enumerate(due):
                 now[w.shard] = stack.take([k])
@@ -172,6 +185,20 @@ def _train_stack(plan: Plan, work: Sequence[ShardWork]) -> dict[int, Trained]:
                 if w.start <= stage:
                     kept[w.shard][stage + 1] = now[w.shard]
     return {s: Trained(checkpoints={**kept[s], FINAL: now[s]}, examples=examples[s]) for s in now}
+
+
+def _loop(plan: Plan, stack: Stack, engine: Engine, seeds: Sequence[int], purpose: str) -> Loop:
+    if not plan.noise:
+        return Loop(stack, engine, seeds)
+    return PrivateLoop(
+        stack,
+        engine,
+        seeds,
+        noise_multiplier=plan.noise,
+        max_grad_norm=plan.max_grad_norm,
+        key=plan.key.encode(),
+        purpose=purpose,
+    )
 
 
 # --- over processes ---------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from expunge.recipe import Recipe, Trainer
 from expunge.training.fit import fit
 from expunge.training.workers import Workers
 
+KEY = "a secret of some length"
+
 
 def recipe(architecture: str = "mlp", epochs: int = 2) -> Recipe:
     features: Any = [1, 8, 8] if architecture == "small_cnn" else 64
@@ -219,11 +221,50 @@ def test_contributions_add_up_to_the_prediction(aggregate: str, records: Records
 
 
 def test_noise_on_votes_is_the_same_for_the_same_question_and_changes_labels(records: Records) -> None:
-    quiet, loud = sisa(shards=5, aggregate="vote"), sisa(shards=5, aggregate="vote", vote_noise=5.0)
+    quiet, loud = sisa(shards=5, aggregate="vote"), sisa(shards=5, aggregate="vote", vote_noise=5.0, noise_key=KEY)
     state = quiet.fit(records)
     first = loud.predict(state, records.x)
     np.testing.assert_array_equal(first, loud.predict(state, records.x))
     assert (first != quiet.predict(state, records.x)).mean() > 0.2
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "small_cnn"])
+def test_training_under_noise_is_as_exact(architecture: str, records: Records, tmp_path: Path) -> None:
+    learner = sisa(architecture, shards=3, slices=2, epochs=1, training_noise=0.5, noise_key=KEY)
+    state = learner.fit(records)
+    assert state.digest() == learner.fit(records, job=Job(scratch=tmp_path)).digest()
+    gone = records.ids[[0, 5, 99]].tolist()
+    state, _ = learner.forget(state, gone)
+    assert state.digest() == learner.fit(records.without(gone)).digest()
+    other = sisa(architecture, shards=3, slices=2, epochs=1, training_noise=0.5, noise_key=KEY + "!")
+    assert not set(other.fit(records).part_digests().values()) & set(learner.fit(records).part_digests().values())
+
+
+def test_no_noise_and_no_clipping_is_plain_training(records: Records) -> None:
+    from expunge.training.batches import Table
+    from expunge.training.engine import ENGINES
+    from expunge.training.fit import train_loop
+    from expunge.training.loop import Loop
+    from expunge.training.private import PrivateLoop
+    from expunge.training.stack import Stack
+
+    made = recipe()
+    plain, private = (Stack.initialised(made, [3, 4]) for _ in range(2))
+    table = Table.of([records, records.take(np.arange(64))])  # batches of 16 are full: 240 and 64 records
+    train_loop(Loop(plain, ENGINES["batched"], [3, 4]), table, made.trainer)
+    loop = PrivateLoop(private, ENGINES["batched"], [3, 4], noise_multiplier=0.0, max_grad_norm=1e9)
+    train_loop(loop, table, made.trainer)
+    np.testing.assert_allclose(plain.flat.numpy(), private.flat.numpy(), atol=1e-5)
+    clipped = PrivateLoop(
+        Stack.initialised(made, [3]), ENGINES["batched"], [3], noise_multiplier=0.0, max_grad_norm=0.01
+    )
+    batch = next(iter(Table.of([records]).everything(16)))
+    _, gradient = clipped.gradient(None, [batch])
+    assert float(gradient.norm()) <= 0.01 + 1e-6
+    noisy = PrivateLoop(clipped.stack, ENGINES["batched"], [3], noise_multiplier=2.0, max_grad_norm=0.01, key=b"k")
+    _, loud = noisy.gradient(None, [batch])
+    spread = float((loud - gradient).std()) * 16
+    assert spread == pytest.approx(2.0 * 0.01, rel=0.1)
 
 
 def test_over_processes_and_in_pieces_the_bytes_are_the_same(records: Records, tmp_path: Path) -> None:
@@ -279,9 +320,14 @@ def test_other_seeds_give_other_shards_and_models(records: Records) -> None:
         {"slices": 0},
         {"aggregate": "median"},
         {"sharding": "alphabet"},
-        {"vote_noise": 1.0},
-        {"vote_noise": -1.0, "aggregate": "vote"},
-        {"vote_noise": float("nan"), "aggregate": "vote"},
+        {"vote_noise": 1.0, "noise_key": KEY},
+        {"vote_noise": 1.0, "aggregate": "vote"},
+        {"vote_noise": 1.0, "aggregate": "vote", "noise_key": "short"},
+        {"vote_noise": -1.0, "aggregate": "vote", "noise_key": KEY},
+        {"vote_noise": float("nan"), "aggregate": "vote", "noise_key": KEY},
+        {"training_noise": 1.0},
+        {"training_noise": -1.0, "noise_key": KEY},
+        {"training_noise": 1.0, "noise_key": KEY, "max_grad_norm": 0.0},
         {"sharding": "likelihood"},
         {"likelihood_edges": (0.5,)},
         {"sharding": "likelihood", "likelihood_edges": (0.9, 0.5)},

@@ -159,11 +159,19 @@ class Verdict:
 
 
 def judge_separation(
-    game: str, separation: Separation, claim: Claim | None, promised: tuple[Point, ...], *, delta: float, confidence: float
+    game: str,
+    separation: Separation,
+    claim: Claim | None,
+    promised: tuple[Point, ...],
+    *,
+    delta: float,
+    confidence: float,
 ) -> Verdict:
     """The verdict on a game of two populations; `delta` is read where nothing is promised."""
     bounds = [separation.bound(d, confidence) for _, d in promised]
-    return _verdict(game, bounds, claim, promised, separation.bound(delta, confidence), delta, confidence, separation.as_dict())
+    return _verdict(
+        game, bounds, claim, promised, separation.bound(delta, confidence), delta, confidence, separation.as_dict()
+    )
 
 
 def judge_one_run(

@@ -78,7 +78,7 @@ def published(learner: Learner, state: State) -> Floats:
         names = sorted(state.parts)
     arrays = [np.asarray(array, dtype=np.float64).ravel() for n in names for _, array in sorted(state.parts[n].items())]
     flat = np.concatenate(arrays) if arrays else np.zeros(0)
-    flat = flat[np.isfinite(flat)] if not np.isfinite(flat).all() else flat
+    flat = np.nan_to_num(flat, nan=0.0, posinf=HUGE, neginf=-HUGE)
     if len(flat) <= FOLDED:
         return flat
     place = unit_hash(np.array([str(k) for k in range(len(flat))]), "fold")

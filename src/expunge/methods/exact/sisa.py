@@ -54,7 +54,6 @@ from expunge.methods.stack_parts import environment
 from expunge.recipe import Recipe
 from expunge.training.batches import Table
 from expunge.training.loop import outputs
-from expunge.training.seeds import derive
 from expunge.training.stack import Stack, build
 from expunge.training.workers import Workers
 
@@ -72,8 +71,11 @@ class Sisa(Learner):
         shards: S. slices: R.
         aggregate: ``mean`` of probabilities or majority ``vote``.
         vote_noise: scale of Laplace noise on the published vote counts, in votes, against requests that are chosen by
-            looking at predictions (Gupta et al., 2021, arXiv 2106.04378); with ``vote`` only. 0: none. It protects as
-            long as the state's seed is secret: see `expunge.methods.aggregate`.
+            looking at predictions (Gupta et al., 2021, arXiv 2106.04378); with ``vote`` only. 0: none. What it promises
+            is `expunge.methods.aggregate.vote_privacy`, and it falls with every answer.
+        training_noise: noise multiplier of each shard's training, the defence of the same paper where the shards'
+            models themselves are in view; each record's gradient is clipped to `max_grad_norm`. 0: plain training.
+        noise_key: secret of at least 16 characters, needed by either noise: whoever knows it subtracts the noise.
         sharding: what a record's shard follows from: ``random`` (its id), ``owner`` (all rows of an owner share a shard
             and a slice) or ``likelihood`` (its column "likelihood" in [0, 1], how likely it is to be asked for, picks
             the group of shards, its id the shard within).
@@ -92,6 +94,9 @@ class Sisa(Learner):
     slices: int = 1
     aggregate: Rule = "mean"
     vote_noise: float = 0.0
+    training_noise: float = 0.0
+    max_grad_norm: float = 1.0
+    noise_key: str = ""
     sharding: Sharding = "random"
     likelihood_edges: tuple[float, ...] = ()
     storage_budget_bytes: int | None = None
@@ -109,6 +114,16 @@ class Sisa(Learner):
             raise RequestError(
                 f"vote_noise={self.vote_noise:g} with aggregate={self.aggregate!r}",
                 "Noise is added to vote counts: give a number of at least 0, and aggregate='vote'",
+            )
+        if not self.training_noise >= 0 or not self.max_grad_norm > 0:
+            raise RequestError(
+                f"training_noise={self.training_noise:g} and max_grad_norm={self.max_grad_norm:g}",
+                "Give a noise multiplier of at least 0 and a positive norm",
+            )
+        if (self.vote_noise or self.training_noise) and len(self.noise_key) < 16:
+            raise RequestError(
+                "noise without a secret protects nobody: whoever guesses its key subtracts it",
+                "Give a noise_key of at least 16 characters that nobody else knows",
             )
         edges = self.likelihood_edges
         if bool(edges) != (self.sharding == "likelihood"):
@@ -166,6 +181,9 @@ class Sisa(Learner):
             kept=kept_checkpoints(self.slices, self.shards * each, budget),
             epochs=2 * self.recipe.trainer.epochs / (self.slices + 1),
             seed=seed,
+            noise=self.training_noise,
+            max_grad_norm=self.max_grad_norm,
+            key=self.noise_key,
         )
 
     # --- learn and forget --------------------------------------------------------------------------------------------
@@ -303,7 +321,7 @@ class Sisa(Learner):
             return majority_vote(logits, weights)
         release = hashlib.sha256("".join(state.part_digests().values()).encode()).hexdigest()
         return noisy_vote(
-            vote_counts(logits, weights), self.vote_noise, derive(state.seed, "votes"), np.asarray(x), release=release
+            vote_counts(logits, weights), self.vote_noise, self.noise_key.encode(), np.asarray(x), release=release
         )
 
     def contributions(self, state: State, x: Array) -> Contributions:

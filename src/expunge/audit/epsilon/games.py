@@ -1,0 +1,284 @@
+"""Games of two worlds, played with a learner many times over: in one the canary was in and is deleted.
+
+One round learns anew in each world, with a seed of its own, carries out the requests and looks at what is released.
+
+| against      | this world                          | the other                           |
+|--------------|-------------------------------------|-------------------------------------|
+| `retrained`  | canary and companions in, deleted   | learned without them                |
+| `never_in`   | canary and companions in, deleted   | companions in, deleted              |
+| `in_or_out`  | canary in, nothing deleted          | canary not in, nothing deleted      |
+
+Companions are real records deleted in the same sequence: chosen at **random**; **class_skewed**, all of the canary's
+class (for numbers, of its end of the range), which leaves the canary's neighbourhood empty; or **adaptive**, one
+request at a time, each time the record that the model released last answers most surely. Adaptive requests differ from
+round to round, and the other world then learns without the very same records: that is the comparison a certificate for
+adaptive requests is about (Gupta et al. 2021, arXiv:2106.04378), and one that others do not cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from expunge.audit.epsilon.canaries import KINDS, joined, make_canaries
+from expunge.audit.epsilon.claims import Against, Claim, claim_of, weakest
+from expunge.audit.epsilon.observe import Access, check_access, per_model, per_record
+from expunge.data.records import Records
+from expunge.data.splits import unit_hash
+from expunge.errors import ModelError, RequestError
+from expunge.guarantee import Guarantee
+from expunge.methods.learner import Learner, State
+
+Floats = npt.NDArray[np.float64]
+Deletions = Literal["random", "class_skewed", "adaptive"]
+Tick = Callable[[], None]
+
+PROBES = 8  # records that stay, looked at beside the deleted ones: a deletion may leave its trace anywhere
+PILOT_ROUNDS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """What is compared and what is deleted.
+
+    Args:
+        against: the other world. deletions: how companions are chosen. companions: how many, at least 0.
+        canaries: how many stand and fall together, at least 1. one_by_one: one request a record, instead of one for all.
+    """
+
+    against: Against = "retrained"
+    deletions: Deletions = "random"
+    companions: int = 0
+    canaries: int = 1
+    one_by_one: bool = False
+
+    def __post_init__(self) -> None:
+        if self.companions < 0 or self.canaries < 1:
+            raise RequestError(
+                f"{self.canaries} canaries and {self.companions} companions",
+                "Take at least one canary and no less than 0",
+            )
+        if self.deletions == "adaptive" and (self.against != "retrained" or not self.companions):
+            raise RequestError(
+                "adaptive deletions need companions and are compared with retraining on what they leave",
+                "Play `retrained` with at least one companion",
+            )
+        if self.against == "in_or_out" and (self.companions or self.one_by_one):
+            raise RequestError("nothing is deleted in `in_or_out`", "Leave out companions and their order")
+
+    @property
+    def fits(self) -> int:
+        """Times a learner learns in one round."""
+        return 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """What was seen.
+
+    Args:
+        deleted, never: ``(rounds, statistics)`` of this world and of the other. claim: what the outcomes claimed.
+    """
+
+    deleted: Floats
+    never: Floats
+    claim: Claim | None
+
+
+def claim_from(learner: Learner, state: State, guarantee: Guarantee) -> Claim | None:
+    """What a learner claims with this outcome.
+
+    A learner class may say more of itself: ``adaptive = True`` (requests may depend on what was released), ``private =
+    True`` (its models are differentially private before anything is deleted), and ``privacy_points(state)``, further
+    pairs (ε, δ) that its mechanism promises together with the certificate.
+    """
+    claim = claim_of(
+        guarantee, adaptive=bool(getattr(learner, "adaptive", False)), private=bool(getattr(learner, "private", False))
+    )
+    more = getattr(learner, "privacy_points", None)
+    if claim is None or more is None:
+        return claim
+    return replace(claim, points=(*claim.points, *((float(e), float(d)) for e, d in more(state))))
+
+
+def companions(base: Records, canaries: Records, game: Game, task: str, seed: int) -> tuple[str, ...]:
+    """Ids of what is deleted beside the canaries, where that is settled before anything is released.
+
+    Raises:
+        RequestError: too few records would remain.
+    """
+    if game.deletions == "adaptive" or not game.companions:
+        return ()
+    place = unit_hash(base.ids, f"companions {seed}")
+    if game.deletions == "class_skewed" and task == "classification":
+        own = np.flatnonzero(base.y == canaries.y[0])
+        pool = own[place[own].argsort(kind="stable")][: max(0, len(own) - 1)]
+    elif game.deletions == "class_skewed":
+        pool = np.abs(base.y - canaries.y[0]).argsort(kind="stable")
+    else:
+        pool = place.argsort(kind="stable")
+    chosen = pool[: game.companions]
+    if not len(chosen) or len(base) - len(chosen) < 2:
+        raise RequestError(
+            f"{game.companions} companions out of {len(pool)} records", "Play with larger instances or fewer companions"
+        )
+    return tuple(base.ids[np.sort(chosen)].tolist())
+
+
+def play(
+    game: Game,
+    learner: Learner,
+    base: Records,
+    canaries: Records,
+    *,
+    rounds: int,
+    seed: int,
+    access: Access = "scores",
+    tick: Tick | None = None,
+) -> Played:
+    """Play `rounds` rounds; a function of its arguments.
+
+    Raises:
+        RequestError, UnknownName, ModelError: the game cannot be played with this learner at this access level.
+    """
+    check_access(access)
+    settled = companions(base, canaries, game, learner.task, seed)
+    both = joined(base, canaries)
+    gone = tuple(canaries.ids.tolist())
+    order = unit_hash(base.ids, f"probes {seed}").argsort(kind="stable")
+    kept = [i for i in base.ids[order].tolist() if i not in settled][: PROBES + 1]
+    decoy, staying = (kept[0],), kept[1:]
+    seen: tuple[list[Floats], list[Floats]] = ([], [])
+    claims: list[Claim | None] = []
+
+    def look(state: State, requests: tuple[str, ...]) -> Floats:
+        stay = [i for i in staying if i not in requests]
+        # adaptive requests take away other probes each round: their columns would not mean the same
+        probes = joined(canaries, base.select([*requests, *([] if game.deletions == "adaptive" else stay)]))
+        return per_model(learner, state, probes, access, len(canaries) + len(requests))
+
+    for k in range(rounds):
+        ours, theirs = (_seed(seed, world, k) for world in ("deleted", "never"))
+        state = learner.fit(both, seed=ours)
+        requests = settled
+        if game.against == "in_or_out":
+            claims.append(_private_claim(learner, state, gone))
+        else:
+            guarantees: list[Guarantee] = []
+            if game.deletions == "adaptive":
+                state, requests = _adapt(learner, state, base, game.companions, access, guarantees)
+                wanted = gone
+            else:
+                wanted = (*settled, *(decoy if game.against == "never_in" else ()), *gone)
+            state = _forget(learner, state, wanted, game.one_by_one, guarantees)
+            claims.append(claim_from(learner, state, guarantees[-1]))
+        seen[0].append(look(state, requests))
+        if tick:
+            tick()
+        if game.against == "never_in":
+            other = learner.fit(base, seed=theirs)
+            other = _forget(learner, other, (*settled, *decoy), game.one_by_one, [])
+        else:
+            other = learner.fit(
+                base.without(requests) if requests and game.against == "retrained" else base, seed=theirs
+            )
+        seen[1].append(look(other, requests))
+        if tick:
+            tick()
+    if len({len(row) for world in seen for row in world}) > 1:
+        raise ModelError(
+            f"what {learner.name} publishes changes its shape with the records", "Audit its scores or its labels"
+        )
+    made = [claim for claim in claims if claim is not None]
+    claim = weakest(made) if len(made) == len(claims) else None
+    return Played(deleted=np.array(seen[0]), never=np.array(seen[1]), claim=claim)
+
+
+def exposed(played: Played) -> float:
+    """Largest distance of the two worlds in any statistic, in standard deviations: to compare canaries by few rounds."""
+    one, two = played.deleted, played.never
+    gap = np.abs(one.mean(axis=0) - two.mean(axis=0))
+    spread = np.sqrt((one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / 2)
+    return float((gap / np.maximum(spread, 1e-9 * np.maximum(gap, 1e-300))).max())
+
+
+def most_exposed_kind(
+    game: Game,
+    learner: Learner,
+    base: Records,
+    *,
+    seed: int,
+    access: Access,
+    kinds: tuple[str, ...] = KINDS,
+    tick: Tick | None = None,
+) -> str:
+    """The kind of canary that a few rounds, which count for nothing else, tell apart best."""
+    reached = {}
+    for kind in kinds:
+        canaries = make_canaries(base, game.canaries, kind=kind, task=learner.task, seed=seed)
+        pilot = _seed(seed, "pilot " + kind, 0)
+        reached[kind] = exposed(
+            play(game, learner, base, canaries, rounds=PILOT_ROUNDS, seed=pilot, access=access, tick=tick)
+        )
+    return max(reached, key=lambda kind: reached[kind])
+
+
+def _seed(seed: int, what: str, k: int) -> int:
+    from expunge.training.seeds import derive
+
+    return derive(seed, "epsilon audit", what, k)
+
+
+def _forget(
+    learner: Learner, state: State, ids: tuple[str, ...], one_by_one: bool, guarantees: list[Guarantee]
+) -> State:
+    for request in [(i,) for i in ids] if one_by_one else [ids]:
+        state, unlearned = learner.forget(state, request)
+        guarantees.append(unlearned.guarantee)
+    return state
+
+
+def _adapt(
+    learner: Learner, state: State, base: Records, number: int, access: Access, guarantees: list[Guarantee]
+) -> tuple[State, tuple[str, ...]]:
+    """Delete, `number` times, the record of `base` that the model released last answers most surely."""
+    requests: list[str] = []
+    for _ in range(number):
+        left = base.without(requests) if requests else base
+        if learner.task == "regression":
+            sure = -np.abs(np.asarray(learner.predict(state, left.x), dtype=np.float64) - left.y)
+        else:
+            sure = per_record(learner, state, left, access)
+        requests.append(str(left.ids[int(sure.argmax())]))
+        state, unlearned = learner.forget(state, requests[-1:])
+        guarantees.append(unlearned.guarantee)
+    return state, tuple(requests)
+
+
+def _private_claim(learner: Learner, state: State, ids: tuple[str, ...]) -> Claim | None:
+    """What a learner that is private from the start would claim for these records, asked on a copy of the state."""
+    if not getattr(learner, "private", False):
+        return claim_from_nothing()
+    after, unlearned = learner.forget(state.copy(), ids)
+    return claim_from(learner, after, unlearned.guarantee)
+
+
+def claim_from_nothing() -> Claim:
+    """A claim that promises nothing for `in_or_out`: a certificate of unlearning is silent about models as they are."""
+    return Claim(points=((0.0, 0.0),), notion="unlearning")
+
+
+def table() -> dict[str, Any]:
+    """name -> game, as `expunge audit epsilon` offers them; ``one_run`` is played by `coins`."""
+    return {
+        "retrained": Game(),
+        "never_in": Game(against="never_in"),
+        "class_skewed": Game(deletions="class_skewed", companions=8),
+        "sequence": Game(companions=4, one_by_one=True),
+        "adaptive": Game(deletions="adaptive", companions=4),
+        "in_or_out": Game(against="in_or_out"),
+    }
