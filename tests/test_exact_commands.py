@@ -148,7 +148,14 @@ def test_keys_rotate_and_old_certificates_stay_valid(customers: Path, tmp_path: 
         assert run("verify", done["certificate"], "--keys", keys)["outcome"] == "pass"
     gone = run("keys", "destroy", keys, "--owner", "customer-1")
     assert "customer" not in json.dumps(gone)
-    assert run("keys", "show", keys)["destroyed"] == 1
+    shown = CliRunner().invoke(app, ["keys", "show", keys], catch_exceptions=False).output
+    assert gone["keyId"] in shown and "customer" not in shown
+    public = tmp_path / "public.json"
+    public.write_text(json.dumps(run("keys", "show", keys)))
+    assert run("verify", second["certificate"], "--public-keys", str(public))["outcome"] == "pass"
+    told = run("keys", "receipt", keys, "--ids", "r2", "--owner", "customer-2")
+    row = json.loads(Path(second["certificate"]).read_text())["manifest"]["before"]
+    assert told["commitments"]["r2"] in json.dumps(row)
 
 
 def test_other_learners_from_the_command_line(tmp_path: Path) -> None:

@@ -108,16 +108,9 @@ def register(app: typer.Typer, bench: typer.Typer, progress: Shower) -> None:
         as_json: Json = False,
     ) -> None:
         """Check a certificate offline, from files alone. Exit code 0: passed, 1: failed, 3: inconclusive."""
-        from expunge.audit.trust import TrustedKeys
-        from expunge.audit.verify import verify as check
-        from expunge.exact import open_keys
+        from expunge.audit.commands import verify_certificate
 
-        held = open_keys(keys)
-        trusted = TrustedKeys.read(public_keys) if public_keys else (held.trusted if held else None)
-        beside = certificate.resolve().parent.parent.parent
-        if folder is None and (beside / "state.json").exists():
-            folder = beside
-        verdict = check(certificate, folder=folder, keys=trusted, owner_keys=held, replay=replay)
+        verdict = verify_certificate(certificate, folder=folder, public_key=public_keys, keys=keys, replay=replay)
         if as_json:
             typer.echo(json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1))
         else:
@@ -222,27 +215,25 @@ def make_keys(
     as_json: Json = False,
 ) -> None:
     """Make a signing key and a place for owners' keys."""
-    from expunge.audit.keys import KeyFolder
+    from expunge.audit.commands import keys_make
 
-    _tell(_about_keys(KeyFolder.make(folder, name)), as_json)
+    _tell(keys_make(folder, name), as_json)
 
 
 @keys.command("show")
 def show_keys(folder: KeyFolderArgument, as_json: Json = False) -> None:
-    """Show what is public: names and keys, nothing secret."""
-    from expunge.audit.keys import KeyFolder
+    """Show what is public; --json prints what auditors give to --public-keys."""
+    from expunge.audit.commands import keys_show, keys_status
 
-    _tell(_about_keys(KeyFolder(folder)), as_json)
+    _tell(keys_show(folder) if as_json else keys_status(folder), as_json)
 
 
 @keys.command("rotate")
 def rotate_keys(folder: KeyFolderArgument, as_json: Json = False) -> None:
     """Sign with a new key from now on; what the old one signed stays valid."""
-    from expunge.audit.keys import KeyFolder
+    from expunge.audit.commands import keys_rotate
 
-    held = KeyFolder(folder)
-    held.rotate()
-    _tell(_about_keys(held), as_json)
+    _tell(keys_rotate(folder), as_json)
 
 
 @keys.command("destroy")
@@ -253,19 +244,22 @@ def destroy_key(
     as_json: Json = False,
 ) -> None:
     """Destroy one owner's key: what logs and certificates hold of theirs can no longer be linked to anyone."""
-    from expunge.audit import keys as audit_keys
-    from expunge.errors import RequestError
+    from expunge.audit.commands import keys_destroy
 
-    if (owner is None) == (record is None):
-        raise RequestError("name an owner or a record", "Give one of --owner and --record")
-    subject = audit_keys.owner(owner) if owner is not None else audit_keys.record(str(record))
-    gone = audit_keys.KeyFolder(folder).destroy(subject)
-    _tell({"destroyed": gone.key_id, "at": gone.at}, as_json)
+    _tell(keys_destroy(folder, owner_name=owner, record_id=record), as_json)
 
 
-def _about_keys(held: Any) -> dict[str, Any]:
-    trusted: dict[str, Any] = held.trusted.as_dict()
-    return {"folder": str(held.folder), **trusted, "destroyed": len(held.destroyed)}
+@keys.command("receipt")
+def receipt(
+    folder: KeyFolderArgument,
+    ids: Annotated[str, typer.Option(help="Record ids with commas between.")],
+    owner: Annotated[str | None, typer.Option(help="Their owner; a record that nobody owns goes alone.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What to hand to an owner before the key goes: with it, and only with it, they find their rows in certificates."""
+    from expunge.audit.commands import keys_receipt
+
+    _tell(keys_receipt(folder, [i.strip() for i in ids.split(",") if i.strip()], owner_name=owner), as_json)
 
 
 def _tell(told: dict[str, Any], as_json: bool) -> None:

@@ -81,6 +81,8 @@ def test_removing_rows_equals_never_having_had_them(ids: list[str], data: st.Dat
         ids=np.array([ids[k] for k in keep]),
         columns={"x": full.x[keep], "y": full.y[keep], "text": np.array([ids[k] for k in keep])},
         owners=np.array([f"owner of {ids[k]}" for k in keep]),
+        classes=full.classes,
+        feature_names=full.feature_names,
     )
     # numpy strings are as wide as the longest one ever held: the digest must not remember that
     assert left.digest() == never.digest()
@@ -94,6 +96,8 @@ def test_removing_rows_equals_never_having_had_them(ids: list[str], data: st.Dat
         {"owners": None},
         {"columns": {"x": np.zeros((2, 2), dtype=np.float32), "y": np.array([0, 1]), "text": np.array(["a", "b"])}},
         {"columns": {"x": np.arange(4, dtype=np.float32).reshape(2, 2)}},
+        {"classes": ("a", "c", "b")},
+        {"feature_names": ("right", "left")},
     ],
 )
 def test_digest_sees_every_change(changed: dict[str, Any]) -> None:

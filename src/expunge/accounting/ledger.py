@@ -30,11 +30,11 @@ from expunge.accounting.charges import (
     charge_from,
     whole,
 )
+from expunge.accounting.groups import NOTIONS
 from expunge.accounting.loss import Side
 from expunge.errors import MissingEvidence, RequestError
 
 Notion = Literal["pld", "rdp", "gdp"]
-NOTIONS: tuple[Notion, ...] = ("pld", "rdp", "gdp")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,21 @@ class Ledger:
             raise RequestError(f"side must be both or removal, got {side!r}", "Choose one of them")
         delta = gaussian.check_delta(self.budget_delta if delta is None else delta)
         whole("group", group)
-        value, pld, closed = _account(self.charges, delta, notion, group, side)
+        _group_of_residuals(self.charges, group)
+        mu = loss.gaussian_mu(self.charges, group)
+        pld: float | None = None
+        if mu is not None:
+            pld = gaussian.epsilon_of(delta, mu)
+        else:
+            _refuse(self.charges, notion)
+            if loss.known(self.charges) and delta >= loss.LEAST_DELTA:
+                pld = _pld(self.charges, delta, group, side)
+        value = _rdp(self.charges, delta, group) if notion == "rdp" else pld
+        if value is None:
+            raise MissingEvidence(
+                f"the grid of a privacy loss distribution does not resolve δ = {delta:g}",
+                f"Ask for rdp, or for a δ of at least {loss.LEAST_DELTA:g}",
+            )
         source: Notion = notion if pld is None or value >= pld else "pld"
         return Account(
             epsilon=value if pld is None else max(value, pld),
@@ -194,7 +208,7 @@ class Ledger:
             source=source,
             value=value,
             pld=pld,
-            closed_form=closed,
+            closed_form=mu is not None,
             group=group,
             side=side,
         )
@@ -300,35 +314,29 @@ def _group_of_residuals(charges: tuple[Charge, ...], group: int) -> None:
         )
 
 
-def _grid(charges: tuple[Charge, ...], delta: float, group: int) -> float:
-    """Steps of the grid, nats: the library's, and coarser only where a loss is so large that it would not fit."""
-    rough = renyi.epsilon_of(renyi.curve(charges, group), delta)
-    return loss.GRID if not math.isfinite(rough) else max(loss.GRID, rough * 1e-5)
+@lru_cache(maxsize=256)
+def _rdp(charges: tuple[Charge, ...], delta: float, group: int) -> float:
+    return renyi.epsilon_of(renyi.curve(charges, group), delta)
 
 
 @lru_cache(maxsize=256)
-def _account(
-    charges: tuple[Charge, ...], delta: float, notion: Notion, group: int, side: Side
-) -> tuple[float, float | None, bool]:
-    """(what `notion` says, what the PLD says or None, whether that is exact)."""
-    _group_of_residuals(charges, group)
-    mu = loss.gaussian_mu(charges, group)
-    if mu is not None:
-        pld: float | None = gaussian.epsilon_of(delta, mu)
-        if notion != "rdp":
-            assert pld is not None
-            return pld, pld, True
-        return renyi.epsilon_of(renyi.curve(charges, group), delta), pld, True
-    _refuse(charges, notion)
-    pld = None
-    if loss.known(charges) and delta >= loss.LEAST_DELTA:
-        found = loss.distribution(charges, group, _grid(charges, delta, group))
-        pld = math.inf if found is None else float(loss.one_side(found, side).get_epsilon_for_delta(delta))
-    if notion == "rdp":
-        return renyi.epsilon_of(renyi.curve(charges, group), delta), pld, False
-    if pld is None:
-        raise MissingEvidence(
-            f"the grid of a privacy loss distribution does not resolve δ = {delta:g}",
-            f"Ask for rdp, or for a δ of at least {loss.LEAST_DELTA:g}",
-        )
-    return pld, pld, False
+def _grid(charges: tuple[Charge, ...], delta: float, group: int) -> float:
+    """Steps, nats: the library's own for one record (so are the values), coarser where ε is large or mixtures slow.
+
+    ε is not known beforehand, so from coarse to fine; each step gives an upper bound.
+    """
+    share = 1e-5 if group == 1 else 2e-4
+    rough = _rdp(charges, delta, group)
+    grid = max(loss.GRID, rough * share) if math.isfinite(rough) else 0.1
+    while grid > loss.GRID:
+        found = loss.epsilon_of(loss.distribution(charges, group, grid), delta)
+        finer = max(loss.GRID, found * share)
+        if not finer < grid / 2:
+            break
+        grid = finer
+    return grid
+
+
+@lru_cache(maxsize=256)
+def _pld(charges: tuple[Charge, ...], delta: float, group: int, side: Side) -> float:
+    return loss.epsilon_of(loss.distribution(charges, group, _grid(charges, delta, group)), delta, side)

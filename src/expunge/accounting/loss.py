@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
-from expunge.accounting import gaussian
+from expunge.accounting import groups
 from expunge.accounting.charges import Bounded, Charge, Gaussian, Laplace, Residual, SubsampledGaussian
 
 Side = Literal["both", "removal"]
@@ -42,7 +43,8 @@ def known(charges: Sequence[Charge]) -> bool:
     return all(isinstance(c, Gaussian | Residual | SubsampledGaussian | Laplace | Bounded) for c in charges)
 
 
-def distribution(charges: Sequence[Charge], group: int = 1, grid: float = GRID) -> Any:
+@lru_cache(maxsize=16)
+def distribution(charges: tuple[Charge, ...], group: int = 1, grid: float = GRID) -> Any:
     """The composed `PrivacyLossDistribution` for `group` removed (or added) records; None where no noise hides one.
 
     Under Poisson sampling Binomial(group, rate) of the records are in a batch, a mixture of Gaussians whose bound is
@@ -84,7 +86,7 @@ def distribution(charges: Sequence[Charge], group: int = 1, grid: float = GRID) 
                     return None
                 one = library.from_laplace_mechanism(1 / (charge.rate * group), value_discretization_interval=grid)
             case Bounded():
-                epsilon, delta = naive_group(charge.epsilon, charge.delta, group)
+                epsilon, delta = groups.naive(charge.epsilon, charge.delta, group)
                 if delta >= 1:
                     return None
                 bound = common.DifferentialPrivacyParameters(epsilon, delta)
@@ -103,20 +105,6 @@ def one_side(found: Any, side: Side) -> Any:
     return found if side == "both" else type(found)(found._pmf_remove)
 
 
-def naive_group(epsilon: float, delta: float, group: int) -> tuple[float, float]:
-    """(kε, δ(e^{kε}-1)/(e^ε-1)): what (ε, δ) alone says about k records (Dwork & Roth 2014, Theorem 2.2 and after).
-
-    Returns:
-        ε in nats and δ in [0, 1]; a δ of 1 means that nothing is bounded.
-    """
-    gaussian.checked("epsilon", epsilon, least=0.0)
-    gaussian.check_delta(delta, zero=True)
-    if delta == 0 or group == 1:
-        return group * epsilon, delta
-    if epsilon == 0:
-        return 0.0, min(1.0, group * delta)
-    exponent = group * epsilon - epsilon  # (e^{kε}-1)/(e^ε-1) = e^{(k-1)ε}·(1-e^{-kε})/(1-e^{-ε})
-    if exponent > 700:
-        return group * epsilon, 1.0
-    grown = delta * math.exp(exponent) * math.expm1(-group * epsilon) / math.expm1(-epsilon)
-    return group * epsilon, min(1.0, grown)
+def epsilon_of(found: Any, delta: float, side: Side = "both") -> float:
+    """ε at δ of a `distribution`; infinity where there is none. Rounded up to the grid's bound."""
+    return math.inf if found is None else float(one_side(found, side).get_epsilon_for_delta(delta))

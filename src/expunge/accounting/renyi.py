@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from expunge.accounting import groups
 from expunge.accounting.charges import (
     Bounded,
     Charge,
@@ -27,6 +29,7 @@ from expunge.accounting.charges import (
 from expunge.errors import RequestError
 
 Curve = NDArray[np.float64]
+HIGHEST = 1024  # the sum of the subsampled curve has as many terms as its order
 ORDERS: Curve = np.array([1 + x / 10 for x in range(1, 100)] + [*range(11, 64), 128, 256, 512, 1024, 4096], np.float64)
 
 
@@ -71,20 +74,6 @@ def delta_of(values: Curve, epsilon: float, orders: Curve = ORDERS) -> float:
     return float(library.compute_delta(orders[finite], values[finite], epsilon)[0])
 
 
-def mironov_rule(one: Curve, group: int, orders: Curve = ORDERS) -> tuple[Curve, Curve]:
-    """The curve of one record, given at `orders`, as (orders, values) for a group: orders halve, values triple.
-
-    Args:
-        one: nats at each of `orders`. group: k ≥ 1 records.
-
-    Returns:
-        α = order / 2^c and 3^c·value with c = ⌈log2 k⌉; only those with order ≥ 2^(c+1) are proved, if c > 0.
-    """
-    doublings = (group - 1).bit_length()
-    proved = orders >= 2 ** (doublings + 1) if doublings else np.ones(len(orders), bool)
-    return orders[proved] / 2**doublings, one[proved] * 3.0**doublings
-
-
 def _one(charge: Charge, group: int, orders: Curve) -> Curve:
     match charge:
         case Gaussian():
@@ -109,32 +98,34 @@ def _one(charge: Charge, group: int, orders: Curve) -> Curve:
             return charge.count * gaussian_curve(mu * group, orders)
         case SubsampledGaussian() | Renyi():
             # The rule needs the curve of one record at 2^c·α: ask for it there.
-            scale = 2 ** (group - 1).bit_length()
-            one = _subsampled(charge, orders * scale) if isinstance(charge, SubsampledGaussian) else None
-            if one is None:
-                assert isinstance(charge, Renyi)
-                one = _known(charge, orders * scale)
-            values = charge.count * one * 3.0 ** (group - 1).bit_length()
-            return np.asarray(np.where((orders >= 2) | (group == 1), values, math.inf), dtype=np.float64)
+            scale, factor = groups.halving(group)
+            one = _subsampled if isinstance(charge, SubsampledGaussian) else _known
+            proved = (orders >= 2) | (group == 1)
+            values = np.full(len(orders), math.inf)
+            values[proved] = charge.count * factor * one(charge, orders[proved] * scale)
+            return values
     raise RequestError(f"no Rényi curve is known for {charge.mechanism}", "Ask for another notion")
 
 
-def _known(charge: Renyi, orders: Curve) -> Curve:
+def _known(charge: Any, orders: Curve) -> Curve:
     """A Rényi divergence does not fall with its order, so the next known order above bounds the ones below it."""
     at = np.searchsorted(np.asarray(charge.orders), orders * (1 - 1e-12))
     return np.asarray([*charge.values, math.inf], dtype=np.float64)[at]
 
 
-def _subsampled(charge: SubsampledGaussian, orders: Curve) -> Curve:
+def _subsampled(charge: Any, orders: Curve) -> Curve:
     import dp_accounting
     from dp_accounting.rdp import rdp_privacy_accountant as library
 
+    values = np.full(len(orders), math.inf)
     if charge.noise_multiplier == 0:
-        return np.full(len(orders), math.inf)
-    accountant = library.RdpAccountant(orders)
+        return values
+    near = orders <= HIGHEST
+    accountant = library.RdpAccountant(orders[near])
     step = dp_accounting.GaussianDpEvent(charge.noise_multiplier)
     accountant.compose(dp_accounting.PoissonSampledDpEvent(charge.sample_rate, step))
-    return np.asarray(accountant.rdp, dtype=np.float64)
+    values[near] = accountant.rdp
+    return values
 
 
 def _laplace(rate: float, orders: Curve) -> Curve:

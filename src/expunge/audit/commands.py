@@ -30,19 +30,23 @@ def verify_certificate(
 
     Args:
         folder: of the learner; by default the one in whose ``audit/certificates`` the certificate lies, if it does.
-        public_key: the signer's keys, from `keys_show`. Without it the outcome is at best inconclusive: keys that lie
-            beside what they signed prove nothing.
-        keys: the key folder, for whoever holds it, to check that the manifest commits to the rows in the folder.
+        public_key: the signer's keys, from `keys_show` or a ``trusted.json``. Without it, and without `keys`, the
+            outcome is at best inconclusive: keys that lie beside what they signed prove nothing.
+        keys: the key folder, for whoever holds it: its signer is believed, and the manifest is checked to commit to the
+            rows in the folder.
 
     Raises:
         RunError, RequestError: a file is missing or no keys.
     """
-    trusted = None if public_key is None else TrustedKeys.read(public_key)
+    held = None if keys is None else KeyFolder(keys)
+    trusted = held.trusted if held else None
+    if public_key is not None:
+        trusted = TrustedKeys.read(public_key)
     return verify(
         certificate,
         folder=folder if folder is not None else folder_of(certificate),
         keys=trusted,
-        owner_keys=None if keys is None else KeyFolder(keys),
+        owner_keys=held,
         replay=replay,
         tolerance=tolerance,
         job=job,
@@ -93,7 +97,8 @@ def keys_destroy(folder: Path, *, owner_name: str | None = None, record_id: str 
     Raises:
         RequestError: neither or both are named. UnknownIds: there is no such key.
     """
-    gone = KeyFolder(folder).destroy(_subject(owner_name, record_id))
+    subject = _subject(owner_name, record_id)
+    gone = KeyFolder(folder).destroy(subject)
     return {"keyId": gone.key_id, "at": gone.at}
 
 

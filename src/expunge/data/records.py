@@ -147,7 +147,7 @@ class Records:
         return self.take(keep)
 
     def digest(self) -> str:
-        """SHA-256 over ids, owners and columns in row order, hexadecimal.
+        """SHA-256 over ids, owners, columns in row order, and names of classes and features, hexadecimal.
 
         A function of the values alone: records from which a row was removed have the digest of records that never had
         it, which numpy's fixed string width (that of the longest value ever held) would otherwise betray.
@@ -155,6 +155,9 @@ class Records:
         h = hashlib.sha256(_text_bytes(self.ids))
         if self.owners is not None:
             h.update(b"owners" + _text_bytes(self.owners))
+        for kind, names in (("classes", self.classes), ("features", self.feature_names)):
+            if names:
+                h.update(json.dumps([kind, list(names)]).encode())
         for name in sorted(self.columns):
             column = np.ascontiguousarray(self.columns[name])
             text = column.dtype.kind in "OUTS"

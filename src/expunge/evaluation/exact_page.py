@@ -27,8 +27,8 @@ LIMITS = (
     "A certificate shows that the process in this folder is consistent. It cannot show that no other copy was trained.",
     "Whoever holds the model from before and the one from after can reconstruct what was deleted: the old one must be "
     "destroyed, which the certificate records.",
-    "Requests chosen by looking at predictions break the promise of sharding unless predictions are published under "
-    "noise.",
+    "Requests chosen by looking at predictions break the promise of sharding: what holds for requests that do not look "
+    "holds no longer. Noise in training works against it, at a price in accuracy.",
 )
 
 

@@ -26,6 +26,7 @@ from scipy.special import expit
 
 from expunge.data.records import Array, Records
 from expunge.errors import DataError, ModelError, NonFiniteLoss, RequestError
+from expunge.training.seeds import derive
 
 Float = npt.NDArray[np.float64]
 
@@ -151,19 +152,22 @@ class Objective:
         """ℓ'' at margins, whatever the targets."""
         return np.asarray(expit(s) * expit(-s) if self.loss == "logistic" else np.ones_like(s))
 
-    def gradient(self, weights: Float, z: Float, t: Float) -> Float:
-        """(K, d) ∇F; divide by n for the mean."""
-        return np.asarray(self.slopes(z @ weights.T, t).T @ z + self.regularisation * len(z) * weights)
+    def gradient(self, weights: Float, z: Float, t: Float, *, count: int | None = None) -> Float:
+        """(K, d) ∇F; divide by n for the mean. `count` is n where rows of `z` are holes: zeros, as in `t`."""
+        n = len(z) if count is None else count
+        return np.asarray(self.slopes(z @ weights.T, t).T @ z + self.regularisation * n * weights)
 
-    def hessian(self, weights: Float, z: Float) -> Float:
-        """(K, d, d) ∇²F; divide by n for the mean."""
+    def hessian(self, weights: Float, z: Float, *, count: int | None = None) -> Float:
+        """(K, d, d) ∇²F; divide by n for the mean. `count` as in `gradient`."""
         curvatures = self.curvatures(z @ weights.T)
         hessian = np.zeros((len(weights), z.shape[1], z.shape[1]))
         for first in range(0, len(z), CHUNK):  # the weighted copy stays in the processor's cache
             rows = z[first : first + CHUNK]
             for k, c in enumerate(curvatures[first : first + CHUNK].T):
                 hessian[k] += (rows * c[:, None]).T @ rows
-        hessian[:, np.arange(z.shape[1]), np.arange(z.shape[1])] += self.regularisation * len(z)
+        hessian[:, np.arange(z.shape[1]), np.arange(z.shape[1])] += self.regularisation * (
+            len(z) if count is None else count
+        )
         return hessian
 
     def rounding(self, weights: Float, z: Float) -> Float:
@@ -256,6 +260,11 @@ class Objective:
             curvature_lipschitz=third,
             hessian_lipschitz=third * C**3,
         )
+
+
+def normal(shape: tuple[int, ...], seed: int, *purpose: str | int) -> Float:
+    """Independent standard normal numbers, a function of the seed and the purpose alone (Philox)."""
+    return np.random.Generator(np.random.Philox(key=derive(seed, *purpose))).standard_normal(shape)
 
 
 def class_scores(weights: Float, z: Float) -> Float:

@@ -14,6 +14,7 @@ tells of the past: a folder that forgot is the same as one that never knew.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from expunge.errors import RunError
 from expunge.methods.learner import Job, LearnedModel, Learner, Part, State, part_digest
 from expunge.methods.rows import Rows
 from expunge.result import Unlearned
-from expunge.training.files import destroy, read_json, write_atomically, write_json
+from expunge.training.files import destroy, read_json, write_atomically, write_json, write_json_over
 
 FORMAT = 1
 
@@ -202,13 +203,13 @@ class DurableLearner:
             return None
         if read_json(pending)["kind"] == "fit":
             if not (self.folder / "state.json").exists():
-                pending.unlink()
+                self._done(pending)
                 return None
             self._sweep()
             if self.witness:
                 self.witness.fitted(self.folder, self.learner, self.state)
             step("fit witnessed")
-            pending.unlink()
+            self._done(pending)
             return None
         return self._carry_out()
 
@@ -231,8 +232,16 @@ class DurableLearner:
             self.witness.forgotten(self.folder, self.learner, self.state, change)
         step("witnessed")
         outcome = set(pending["ids"]), self._outcome(change)
-        path.unlink()
+        self._done(path)
         return outcome
+
+    @staticmethod
+    def _done(pending: Path) -> None:
+        """Destroy ``pending.json``, which names who was forgotten; renamed first, for half of it is no request."""
+        leftover = pending.with_name(".pending.done.part")
+        os.replace(pending, leftover)
+        step("request done")
+        destroy(leftover)
 
     def _commit(self, path: Path, pending: dict[str, Any]) -> dict[str, Any]:
         learner, before = self.learner, self.state
@@ -241,7 +250,7 @@ class DurableLearner:
         try:
             after, unlearned = learner.forget(before, pending["ids"], job=self.job)
         except Exception:
-            path.unlink()  # refused, with the old state whole: there is nothing to finish
+            self._done(path)  # refused, with the old state whole: there is nothing to finish
             raise
         self._keep(after)
         step("parts written")
@@ -260,9 +269,9 @@ class DurableLearner:
             "environment": environment(),
         }
         pending = {**pending, "change": change}  # the ids stay until the commit: without it they are needed again
-        write_json(path, pending)
+        write_json_over(path, pending)
         step("change written")
-        write_json(self.folder / "state.json", document)
+        write_json_over(self.folder / "state.json", document)
         step("committed")
         return pending
 

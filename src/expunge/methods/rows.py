@@ -19,7 +19,8 @@ class Rows:
 
     Attributes:
         memo: name -> (positions, ...) values that follow from a row's own id and columns alone (its shard, its hash),
-            for whoever would otherwise compute them again for the whole table at every request; never saved.
+            for whoever would otherwise compute them again for the whole table at every request; never saved, and
+            overwritten with zeros where a row is erased.
 
     Args:
         records: copied, so that the caller's arrays are never written to.
@@ -125,6 +126,8 @@ class Rows:
                     if not self._by_owner[owner]:
                         del self._by_owner[owner]
             self._table.owners[where] = ""
+        for values in self.memo.values():
+            values[where] = 0
         self._table.drop_index(wanted)
         self._count -= len(wanted)
         self._compact = None

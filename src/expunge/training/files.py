@@ -24,6 +24,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise RunError(
             f"cannot write {path} ({error.strerror or error})", "Choose a folder you may write to, with free space"
@@ -32,10 +33,35 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True) if temporary.exists() else None
 
 
+def _flush_folder(folder: Path) -> None:
+    """Let the rename itself reach the disk: what is destroyed next must not be all that a power cut leaves."""
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that refuses NaN, atomically."""
     text = json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json_over(path: Path, value: Any) -> None:
+    """`write_json`, after which the bytes that stood there before are overwritten with zeros.
+
+    Killed between the two, the old bytes stay in blocks that no file names.
+    """
+    old = path.open("r+b") if path.exists() else None
+    write_json(path, value)
+    if old is not None:
+        with old:
+            old.write(b"\0" * os.fstat(old.fileno()).st_size)
+            old.flush()
+            os.fsync(old.fileno())
 
 
 def read_json(path: Path) -> Any:

@@ -4,8 +4,8 @@ A certificate of unlearning compares the model after deletion with one retrained
 remains, M(S) for the model after the set S was in and deleted, R for the retrained one. (ε, δ) holds between
 
 - **retrained**: M(S) and R: the certificate itself;
-- **never in**: M(S) and M(S') for two sets, one perhaps without the canary, both after a deletion. Both are (ε, δ)-close
-  to R, so by the triangle they are (2ε, (1+e^ε)δ)-close to each other: P[M(S)∈E] <= e^ε P[R∈E] + δ
+- **never in**: M(S) and M(S') for two sets, one perhaps without the canary, both after a deletion. Both are
+  (ε, δ)-close to R, so by the triangle they are (2ε, (1+e^ε)δ)-close to each other: P[M(S)∈E] <= e^ε P[R∈E] + δ
   <= e^ε(e^ε P[M(S')∈E] + δ) + δ;
 - **in or out**: a model with the record and one without, nothing deleted: differential privacy. A certificate of
   unlearning promises nothing there; a learner that is private from the start promises its (ε, δ).
@@ -133,8 +133,7 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        level = f"{self.confidence:.6g}" if self.confidence > 0.9995 else f"{self.confidence:.4g}"
-        level = f"{100 * float(level):.4g}%"
+        level = f"{100 * self.confidence:.5g}%"
         seen = f"observed at least {self.observed:.2f} ({level})"
         if not self.promised:
             return f"{self.game}: nothing claimed for this game, {seen} at δ={self.delta:.3g}"

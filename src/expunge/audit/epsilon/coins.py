@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from expunge.audit.epsilon.canaries import joined, make_canaries
 from expunge.audit.epsilon.claims import Claim, weakest
-from expunge.audit.epsilon.games import Tick, claim_from, claim_from_nothing
+from expunge.audit.epsilon.games import Tick, claim_from
 from expunge.audit.epsilon.observe import Access, check_access, per_record, rounded
 from expunge.audit.epsilon.one_run import choose, count
 from expunge.data.records import Records
@@ -92,15 +92,13 @@ def play_one_run(
         if inside is None:
             state, claim = learner.fit(base, seed=state_seed), None
         else:
-            chosen = pool.ids[inside].tolist()
-            state = learner.fit(joined(base, pool.take(inside)), seed=state_seed)
-            claim = claim_from_nothing()
-            if deleted or getattr(learner, "private", False):
-                after, unlearned = learner.forget(
-                    state if deleted else state.copy(), [*chosen, decoy] if deleted else [decoy]
-                )
+            state, claim = learner.fit(joined(base, pool.take(inside)), seed=state_seed), None
+            if deleted:
+                state, unlearned = learner.forget(state, [*pool.ids[inside].tolist(), decoy])
+                claim = claim_from(learner, state, unlearned.guarantee)
+            elif getattr(learner, "private", False):
+                after, unlearned = learner.forget(state.copy(), [decoy])  # what it claims for one record
                 claim = claim_from(learner, after, unlearned.guarantee)
-                state = after if deleted else state
         if tick:
             tick()
         values = per_record(learner, state, pool, access)

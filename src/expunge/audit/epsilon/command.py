@@ -1,4 +1,4 @@
-"""What `expunge audit epsilon RUN` does: the learner of a folder is made again many times, and its claim put to the test.
+"""What `expunge audit epsilon RUN` does: a folder's learner is made again many times, and its claim put to the test.
 
 What is audited is the mechanism (learner, hyper-parameters, code), on instances made of the folder's own records and of
 canaries; the model in the folder is read and not changed. All games together hold with the confidence that was asked
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from expunge.audit.epsilon.canaries import KINDS, make_canaries, small_set
-from expunge.audit.epsilon.claims import Claim, Verdict, judge_one_run, judge_separation, rule_delta
-from expunge.audit.epsilon.coins import guess_coins, play_one_run
+from expunge.audit.epsilon.claims import Against, Claim, Verdict, judge_one_run, judge_separation, rule_delta
+from expunge.audit.epsilon.coins import Flips, guess_coins, play_one_run
 from expunge.audit.epsilon.games import PILOT_ROUNDS, most_exposed_kind, play, table
 from expunge.audit.epsilon.observe import Access, check_access
 from expunge.audit.epsilon.populations import LEAST, separate
@@ -24,8 +24,11 @@ from expunge.evaluation.metrics.checks import share
 from expunge.methods.learner import Learner, Progress
 
 ONE_RUN = "one_run"
+ONE_RUN_IN_OR_OUT = "one_run_in_or_out"
+IN_ONE_RUN = (ONE_RUN, ONE_RUN_IN_OR_OUT)
 DEFAULT_GAMES = ("retrained", "never_in", "class_skewed", ONE_RUN)
-DELTA = 1e-5
+DELTA = 1e-5  # where nothing is claimed
+REFERENCES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +150,10 @@ def audit_learner(
     known = table()
     chosen = tuple(dict.fromkeys(games))
     if not chosen:
-        raise RequestError("no games to play", f"Name some of {', '.join([*known, ONE_RUN])}")
+        raise RequestError("no games to play", f"Name some of {', '.join([*known, *IN_ONE_RUN])}")
     for name in chosen:
-        if name not in known and name != ONE_RUN:
-            raise UnknownName("game", name, [*known, ONE_RUN])
+        if name not in known and name not in IN_ONE_RUN:
+            raise UnknownName("game", name, [*known, *IN_ONE_RUN])
     check_access(access)
     share("confidence", confidence)
     if kind is not None and kind not in KINDS:
@@ -159,10 +162,11 @@ def audit_learner(
         raise RequestError(f"{rounds} rounds", f"Play at least {LEAST}; with fewer no rule can be chosen and counted")
     base = small_set(records, size, seed, learner.task)
     make_canaries(base, 1, kind=KINDS[0], task=learner.task, seed=seed)  # refuses what cannot be audited
+    in_one_run = sum(name in IN_ONE_RUN for name in chosen)
     tests = len(chosen) + (ONE_RUN in chosen)
     each = 1.0 - (1.0 - confidence) / tests
     of_game = rounds + (0 if kind else PILOT_ROUNDS * len(KINDS))
-    total = 2 * of_game * (len(chosen) - (ONE_RUN in chosen)) + (4 + runs) * (ONE_RUN in chosen)
+    total = 2 * of_game * (len(chosen) - in_one_run) + (REFERENCES + runs) * in_one_run
     done = 0
 
     def tick() -> None:
@@ -174,26 +178,20 @@ def audit_learner(
     verdicts: list[Verdict] = []
     claims: list[Claim] = []
     for name in chosen:
-        if name == ONE_RUN:
-            flips = play_one_run(learner, records, canaries=canaries, runs=runs, seed=seed, access=access, tick=tick)
-            if flips.claim is not None:
-                claims.append(flips.claim)
-            for joint in (True, False):
-                found = guess_coins(flips, runs=1 if joint else None, seed=seed)
-                promised = () if flips.claim is None else flips.claim.promised("retrained" if joint else "never_in")
-                verdicts.append(
-                    judge_one_run(
-                        f"{ONE_RUN} ({'all coins' if joint else 'each coin'})",
-                        found.right,
-                        found.guesses,
-                        found.coins,
-                        flips.claim,
-                        promised,
-                        joint=joint,
-                        delta=DELTA,
-                        confidence=each,
-                    )
-                )
+        if name in IN_ONE_RUN:
+            flips = play_one_run(
+                learner,
+                records,
+                canaries=canaries,
+                runs=runs,
+                references=REFERENCES,
+                deleted=name == ONE_RUN,
+                seed=seed,
+                access=access,
+                tick=tick,
+            )
+            verdicts += _judge_coins(name, flips, seed, each)
+            claims += [flips.claim] if flips.claim is not None else []
             continue
         game = known[name]
         of_kind = kind or most_exposed_kind(game, learner, base, seed=seed, access=access, tick=tick)
@@ -202,8 +200,7 @@ def audit_learner(
         promised = ()
         if played.claim is not None:
             promised = played.claim.promised(game.against, adaptive=game.deletions == "adaptive")
-            if game.against != "in_or_out" or promised:
-                claims.append(played.claim)
+            claims.append(played.claim)
         separation = separate(
             played.deleted,
             played.never,
@@ -238,3 +235,24 @@ def audit_learner(
             "records": records.digest(),
         },
     )
+
+
+def _judge_coins(name: str, flips: Flips, seed: int, confidence: float) -> list[Verdict]:
+    """Equation (1) of `one_run`, and (2) where canaries were deleted: then all outcomes are close to one model."""
+    made = []
+    for joint in (True, False) if name == ONE_RUN else (False,):
+        found = guess_coins(flips, runs=1 if joint else None, seed=seed)
+        against: Against = "in_or_out" if name == ONE_RUN_IN_OR_OUT else "retrained" if joint else "never_in"
+        verdict = judge_one_run(
+            f"{name} ({'all coins' if joint else 'each coin'})",
+            found.right,
+            found.guesses,
+            found.coins,
+            flips.claim,
+            () if flips.claim is None else flips.claim.promised(against),
+            joint=joint,
+            delta=DELTA,
+            confidence=confidence,
+        )
+        made.append(verdict)
+    return made

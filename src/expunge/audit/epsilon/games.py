@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ class Game:
 
     Args:
         against: the other world. deletions: how companions are chosen. companions: how many, at least 0.
-        canaries: how many stand and fall together, at least 1. one_by_one: one request a record, instead of one for all.
+        canaries: how many stand and fall together, at least 1. one_by_one: one request a record, not one for all.
     """
 
     against: Against = "retrained"
@@ -69,11 +69,6 @@ class Game:
             )
         if self.against == "in_or_out" and (self.companions or self.one_by_one):
             raise RequestError("nothing is deleted in `in_or_out`", "Leave out companions and their order")
-
-    @property
-    def fits(self) -> int:
-        """Times a learner learns in one round."""
-        return 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +194,7 @@ def play(
 
 
 def exposed(played: Played) -> float:
-    """Largest distance of the two worlds in any statistic, in standard deviations: to compare canaries by few rounds."""
+    """Largest distance of the two worlds in any statistic, in standard deviations: compares canaries by few rounds."""
     one, two = played.deleted, played.never
     gap = np.abs(one.mean(axis=0) - two.mean(axis=0))
     spread = np.sqrt((one.var(axis=0, ddof=1) + two.var(axis=0, ddof=1)) / 2)
@@ -260,25 +255,23 @@ def _adapt(
 
 
 def _private_claim(learner: Learner, state: State, ids: tuple[str, ...]) -> Claim | None:
-    """What a learner that is private from the start would claim for these records, asked on a copy of the state."""
+    """What a learner that is private from the start claims for these records, asked on a copy of the state.
+
+    None for any other: a certificate of unlearning is silent about models from which nothing was deleted.
+    """
     if not getattr(learner, "private", False):
-        return claim_from_nothing()
+        return None
     after, unlearned = learner.forget(state.copy(), ids)
     return claim_from(learner, after, unlearned.guarantee)
 
 
-def claim_from_nothing() -> Claim:
-    """A claim that promises nothing for `in_or_out`: a certificate of unlearning is silent about models as they are."""
-    return Claim(points=((0.0, 0.0),), notion="unlearning")
-
-
-def table() -> dict[str, Any]:
+def table() -> dict[str, Game]:
     """name -> game, as `expunge audit epsilon` offers them; ``one_run`` is played by `coins`."""
     return {
         "retrained": Game(),
         "never_in": Game(against="never_in"),
         "class_skewed": Game(deletions="class_skewed", companions=8),
-        "sequence": Game(companions=4, one_by_one=True),
+        "sequence": Game(canaries=4, one_by_one=True),
         "adaptive": Game(deletions="adaptive", companions=4),
         "in_or_out": Game(against="in_or_out"),
     }

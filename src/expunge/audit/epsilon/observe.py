@@ -83,7 +83,8 @@ def published(learner: Learner, state: State) -> Floats:
         return flat
     place = unit_hash(np.array([str(k) for k in range(len(flat))]), "fold")
     signs = np.where((place * 2**20).astype(np.int64) % 2 == 0, 1.0, -1.0)
-    return np.bincount((place * FOLDED).astype(np.int64), weights=flat * signs, minlength=FOLDED)
+    folded = np.bincount((place * FOLDED).astype(np.int64), weights=flat * signs, minlength=FOLDED)
+    return np.asarray(folded, dtype=np.float64)
 
 
 def rounded(values: Floats, digits: int = DIGITS) -> Floats:

@@ -124,7 +124,7 @@ def joint_lower_bound(right: Any, guesses: int, *, delta: float = 0.0, confidenc
     room = 1.0 - share("confidence", confidence) - delta
     if room <= 0:
         return np.zeros(v.shape)
-    return np.clip(np.log(room) - _log_tail(v, guesses), 0.0, CAP)
+    return np.asarray(np.clip(np.log(room) - _log_tail(v, guesses), 0.0, CAP), dtype=np.float64)
 
 
 def guess(scores: Any, guesses: int) -> Ints:
@@ -187,7 +187,7 @@ def choose(scores: Any, coins: Any) -> Rule:
 
 def _tail(v: Ints, r: int, q: Floats) -> Floats:
     """P[Binomial(r, q) >= v]."""
-    return np.where(v <= 0, 1.0, special.betainc(np.maximum(v, 1), r - v + 1, q))
+    return np.asarray(np.where(v <= 0, 1.0, special.betainc(np.maximum(v, 1), r - v + 1, q)), dtype=np.float64)
 
 
 def _log_tail(v: Any, r: int) -> Floats:
