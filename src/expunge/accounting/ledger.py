@@ -264,6 +264,10 @@ class Ledger:
         gaussian.checked("noise", noise, least=0.0)
         return noise * gaussian.mu_of(self.budget_epsilon, self.budget_delta) * (1 - gaussian.SAFE)
 
+    def grid(self, delta: float | None = None, group: int = 1) -> float:
+        """Steps, nats, of the grid on which this ledger's privacy loss distribution is laid for `account`."""
+        return _grid(self.charges, gaussian.check_delta(self.budget_delta if delta is None else delta), group)
+
     def residual_spent(self, draw: str = "b") -> float:
         """The sum of the residuals charged to a draw of noise; 0 before the first."""
         return sum(c.beta for c in self.charges if isinstance(c, Residual) and c.draw == draw)

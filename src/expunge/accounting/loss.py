@@ -97,14 +97,16 @@ def distribution(charges: tuple[Charge, ...], group: int = 1, grid: float = GRID
     return total
 
 
-def one_side(found: Any, side: Side) -> Any:
+def one_side(found: Any, side: Side | Literal["other"]) -> Any:
     """The distribution of both directions, or only of (with the record, without it): what removal is about.
 
-    The library calls that direction REMOVE: upper M(D), lower M(D without the record).
+    The library calls that direction REMOVE: upper M(D), lower M(D without the record). "other" is the reverse, ADD.
     """
-    return found if side == "both" else type(found)(found._pmf_remove)
+    if side == "both":
+        return found
+    return type(found)(found._pmf_remove if side == "removal" else found._pmf_add)
 
 
-def epsilon_of(found: Any, delta: float, side: Side = "both") -> float:
+def epsilon_of(found: Any, delta: float, side: Side | Literal["other"] = "both") -> float:
     """ε at δ of a `distribution`; infinity where there is none. Rounded up to the grid's bound."""
     return math.inf if found is None else float(one_side(found, side).get_epsilon_for_delta(delta))

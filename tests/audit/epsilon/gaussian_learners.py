@@ -1,6 +1,6 @@
 """A certified learner small enough to know everything about, and what goes wrong with such learners.
 
-`DescendingMean` learns the mean of clipped numbers in d columns and publishes it under Gaussian noise. It forgets by a
+`DescendingMean` learns the mean of clipped rows in d columns and publishes it under Gaussian noise. It forgets by a
 few steps of gradient descent towards the mean of what remains (Neel et al. 2021): the secret iterate keeps the share
 `contraction` of its distance, and that residual is what the noise must hide. Where all records sit at -clip and the
 deleted ones at +clip the residual is exactly the sensitivity that is stated: no audit has an easier case.
@@ -9,11 +9,12 @@ deleted ones at +clip the residual is exactly the sensitivity that is stated: no
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from expunge.accounting.gaussian import delta_of, mu_of
+from expunge.accounting.gaussian import mu_of
+from expunge.accounting.ledger import Ledger
 from expunge.data.records import Array, Records
 from expunge.guarantee import Certified, Guarantee
 from expunge.methods.learner import Job, Learned, Learner, State
@@ -24,7 +25,7 @@ class DescendingMean(Learner):
     """Args:
     epsilon, delta: the certificate. contraction: in (0, 1). clip: bound of a number. capacity: deletions covered.
     noise_cut: 1 is right; 0.5 publishes with half the noise. sensitivity_factor: 1 is right. residual_kept: False
-    states the residual of the last request alone, as if each began at the optimum.
+    states the residual of the last request alone, as if each began at the optimum. with_ledger: keep a ledger.
     """
 
     name: ClassVar[str] = "descending_mean"
@@ -43,6 +44,7 @@ class DescendingMean(Learner):
     noise_cut: float = 1.0
     sensitivity_factor: float = 1.0
     residual_kept: bool = True
+    with_ledger: bool = False
 
     def sensitivity(self, n: int) -> float:
         """Distance of the iterate from the mean of what remains after `capacity` deletions from n, in one column.
@@ -56,41 +58,50 @@ class DescendingMean(Learner):
             left -= 1
         return residual * self.sensitivity_factor
 
+    def values(self, records: Records) -> Array:
+        """(n, d) what is averaged: target times features, no longer than `clip`."""
+        raw = records.y[:, None] * records.x
+        return raw * np.minimum(1.0, self.clip / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-12))
+
     def learn(self, records: Records, *, seed: int, job: Job) -> Learned:
-        y = np.clip(records.column("values") if "values" in records.columns else records.y[:, None], -1, 1) * self.clip
-        mean = y.mean(axis=0)
-        return self._publish(mean, seed, len(records), {"n": len(records)})
+        return self._publish(self.values(records).mean(axis=0), seed, len(records), len(records))
 
     def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
-        mean = state.parts["secret.mean"]["mean"]
         kept = state.rows.without(ids)
-        y = np.clip(kept.column("values") if "values" in kept.columns else kept.y[:, None], -1, 1) * self.clip
-        target = y.mean(axis=0)
-        return self._publish(target + self.contraction * (mean - target), state.seed, len(kept), dict(state.facts))
+        target = self.values(kept).mean(axis=0)
+        mean = target + self.contraction * (state.parts["secret.mean"]["mean"] - target)
+        return self._publish(mean, state.seed, len(kept), state.facts["n"])
 
-    def _publish(self, mean: Array, seed: int, left: int, facts: dict[str, Any]) -> Learned:
+    def _publish(self, mean: Array, seed: int, left: int, n: int) -> Learned:
         rng = np.random.Generator(np.random.Philox(key=(seed * 1000003 + left) % 2**64))
-        sigma = self.sensitivity(facts["n"]) / mu_of(self.epsilon, self.delta) * self.noise_cut
-        noisy = mean + sigma * rng.normal(size=mean.shape)
-        return Learned(parts={"secret.mean": {"mean": mean}, "published.mean": {"mean": noisy}}, facts=facts)
+        sensitivity = self.sensitivity(n)
+        noise = sensitivity / mu_of(self.epsilon, self.delta)
+        published = mean + noise * self.noise_cut * rng.normal(size=mean.shape)
+        ledger = Ledger(self.epsilon, self.delta).gaussian(sensitivity, noise)
+        return Learned(
+            parts={"secret.mean": {"mean": mean}, "published.mean": {"mean": published}},
+            facts={"n": n, **({"ledger": ledger.as_dict()} if self.with_ledger else {})},
+        )
 
     def predict(self, state: State, x: Array) -> Array:
-        mean = state.parts["published.mean"]["mean"]
-        return np.asarray(np.full(len(x), mean[0]) if len(mean) == 1 else x @ mean)
+        return np.asarray(x @ state.parts["published.mean"]["mean"])
 
     def reached(self, learned: Learned) -> Guarantee:
         return Certified(epsilon=self.epsilon, delta=self.delta, assumptions=("the unperturbed mean stays secret",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfiledMean(DescendingMean):
-    """The same with the whole profile of its noise, as a mechanism that says it is Gaussian may have it."""
+class PrivateMean(DescendingMean):
+    """The Gaussian mechanism on the mean: private from the start, so that a deletion changes nothing."""
 
-    name: ClassVar[str] = "profiled_mean"
+    name: ClassVar[str] = "private_mean"
+    private: ClassVar[bool] = True
 
-    def privacy_points(self, state: State) -> list[tuple[float, float]]:
-        mu = mu_of(self.epsilon, self.delta)
-        return [(e, delta_of(e, mu)) for e in (0.0, self.epsilon / 4, self.epsilon / 2)]
+    def sensitivity(self, n: int) -> float:
+        return 2 * self.clip / n * self.sensitivity_factor
+
+    def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
+        return Learned(parts=state.parts, facts=state.facts)
 
 
 def at_the_edge(n: int, canaries: int = 1) -> tuple[Records, Records]:

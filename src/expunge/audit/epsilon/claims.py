@@ -21,7 +21,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from expunge.accounting.gaussian import delta_of
 from expunge.audit.epsilon.one_run import joint_lower_bound, lower_bound
 from expunge.audit.epsilon.populations import Separation
 from expunge.errors import RequestError
@@ -87,16 +86,6 @@ def weakest(claims: Iterable[Claim]) -> Claim | None:
     points = tuple((max(c.points[i][0] for c in found), max(c.points[i][1] for c in found)) for i in range(places))
     first = found[0]
     return Claim(points=points, notion=first.notion, adaptive=all(c.adaptive for c in found), words=first.words)
-
-
-def gaussian_points(epsilon: float, delta: float, mu: float) -> tuple[Point, ...]:
-    """(ε, δ) and four other points that Gaussian noise promises with it: more to be refuted, so more to be caught.
-
-    Args:
-        mu: sensitivity over standard deviation, > 0; see `expunge.accounting.gaussian`.
-    """
-    smaller = (0.0, epsilon / 8, epsilon / 4, epsilon / 2)
-    return ((epsilon, delta), *((e, min(1.0, delta_of(e, mu))) for e in smaller))
 
 
 def rule_delta(points: tuple[Point, ...]) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from expunge.audit.epsilon.canaries import KINDS, make_canaries, small_set
-from expunge.audit.epsilon.claims import Against, Claim, Verdict, judge_one_run, judge_separation, rule_delta
+from expunge.audit.epsilon.claims import Against, Claim, Point, Verdict, judge_one_run, judge_separation, rule_delta
 from expunge.audit.epsilon.coins import Flips, guess_coins, play_one_run
 from expunge.audit.epsilon.games import PILOT_ROUNDS, most_exposed_kind, play, table
 from expunge.audit.epsilon.observe import Access, check_access
@@ -197,7 +197,7 @@ def audit_learner(
         of_kind = kind or most_exposed_kind(game, learner, base, seed=seed, access=access, tick=tick)
         made = make_canaries(base, game.canaries, kind=of_kind, task=learner.task, seed=seed)
         played = play(game, learner, base, made, rounds=rounds, seed=seed, access=access, tick=tick)
-        promised = ()
+        promised: tuple[Point, ...] = ()
         if played.claim is not None:
             promised = played.claim.promised(game.against, adaptive=game.deletions == "adaptive")
             claims.append(played.claim)

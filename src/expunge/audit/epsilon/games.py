@@ -17,20 +17,24 @@ adaptive requests is about (Gupta et al. 2021, arXiv:2106.04378), and one that o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from expunge.accounting.charges import Bounded, Residual
+from expunge.accounting.ledger import Ledger
 from expunge.audit.epsilon.canaries import KINDS, joined, make_canaries
 from expunge.audit.epsilon.claims import Against, Claim, claim_of, weakest
 from expunge.audit.epsilon.observe import Access, check_access, per_model, per_record
 from expunge.data.records import Records
 from expunge.data.splits import unit_hash
 from expunge.errors import ModelError, RequestError
-from expunge.guarantee import Guarantee
+from expunge.guarantee import Certified, Guarantee
 from expunge.methods.learner import Learner, State
 
 Floats = npt.NDArray[np.float64]
@@ -85,19 +89,30 @@ class Played:
 
 
 def claim_from(learner: Learner, state: State, guarantee: Guarantee) -> Claim | None:
-    """What a learner claims with this outcome.
+    """What a learner claims with this outcome: its guarantee, and the privacy profile of its ledger where it has one.
 
-    A learner class may say more of itself: ``adaptive = True`` (requests may depend on what was released), ``private =
-    True`` (its models are differentially private before anything is deleted), and ``privacy_points(state)``, further
-    pairs (ε, δ) that its mechanism promises together with the certificate.
+    A profile is read from ``facts["ledger"]`` if every charge is a mechanism with a privacy loss distribution. Residuals
+    of Guo's form are none: there the certificate's one point is all that is proved.
+
+    A learner class may say more of itself: ``adaptive = True`` (requests may depend on what was released) and ``private
+    = True`` (its models are differentially private before anything is deleted).
     """
     claim = claim_of(
         guarantee, adaptive=bool(getattr(learner, "adaptive", False)), private=bool(getattr(learner, "private", False))
     )
-    more = getattr(learner, "privacy_points", None)
-    if claim is None or more is None:
+    ledger = state.facts.get("ledger")
+    if claim is None or not isinstance(guarantee, Certified) or not isinstance(ledger, Mapping):
         return claim
-    return replace(claim, points=(*claim.points, *((float(e), float(d)) for e, d in more(state))))
+    return replace(claim, points=(*claim.points, *profile(json.dumps(ledger, sort_keys=True), guarantee.epsilon)))
+
+
+@lru_cache(maxsize=64)
+def profile(ledger: str, epsilon: float) -> tuple[tuple[float, float], ...]:
+    """(ε', δ) of a ledger, as JSON text, at ε' = 0, ε/8, ε/4 and ε/2; none where only one point is proved."""
+    told = Ledger.from_dict(json.loads(ledger))
+    if not told.charges or told.notion != "pld" or any(isinstance(c, Residual | Bounded) for c in told.charges):
+        return ()
+    return tuple((e, told.delta(e)) for e in (0.0, epsilon / 8, epsilon / 4, epsilon / 2))
 
 
 def companions(base: Records, canaries: Records, game: Game, task: str, seed: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Newton removal: one Newton step takes rows out of a linear classifier, and what it leaves behind is bounded and hidden.
+"""Newton removal: one Newton step takes rows out of a linear classifier; what it leaves is bounded and hidden.
 
 Guo, Goldstein, Hannun & van der Maaten 2020, *Certified Data Removal from Machine Learning Models*, arXiv:1911.03030.
 With F of `expunge.methods.convex` (a sum over rows) on the remaining rows D' (n' of them), after the rows U have gone,
@@ -23,8 +23,7 @@ mechanism is the proof. ``perturbation="objective"`` is the paper's: F + bᵀw i
 its minimiser published. The proof of the paper's Theorem 2 takes the residual as independent of b. It is a function
 of b: a map that moves b by at most β may still squeeze densities (rounding b to a grid moves it a little and is
 perfectly recognised), and whether the budget is spent is decided by b as well. For the Newton step the squeeze is of
-second order in the step, but no bound of it is proved here, so the outcome is called `Empirical`, but for the squared
-loss, where the step is exact and nothing is left to hide.
+second order in the step, but no bound of it is proved here, so the outcome is called `Empirical`.
 """
 
 from __future__ import annotations
@@ -81,8 +80,11 @@ class _Curvature:
     spectral_norm: float
 
     @classmethod
-    def made(cls, objective: Objective, weights: Float, z: Float, count: int) -> _Curvature:
-        inverse = np.linalg.inv(objective.hessian(weights, z, count=count))
+    def made(cls, objective: Objective, weights: Float, z: Float, count: int, gone: Float | None = None) -> _Curvature:
+        hessian = objective.hessian(weights, z, count=count)
+        if gone is not None:
+            hessian -= objective.hessian(weights, gone, count=0)
+        inverse = np.asarray(np.linalg.inv(hessian), np.float64)
         return cls(inverse=inverse, weights=weights, rows=count, spectral_norm=spectral_norm_bound(z))
 
     def without(self, objective: Objective, z: Float) -> _Curvature:
@@ -205,9 +207,7 @@ class NewtonRemoval(Learner):
 
         curvature, event["curvature"] = self._curvature(state, gone), "downdated"
         if curvature is None:
-            left, kept = z.copy(), objective
-            left[where] = 0.0
-            curvature, event["curvature"] = _Curvature.made(kept, weights, left, count), "made again"
+            curvature, event["curvature"] = _Curvature.made(objective, weights, z, count, gone), "made again"
         excess = self.regularisation * (curvature.rows - count)
         delta = objective.gradient(weights, gone, t[where])
         ledger = Ledger.from_dict(dict(state.facts["ledger"]))
@@ -268,7 +268,7 @@ class NewtonRemoval(Learner):
         return class_scores(weights, z)
 
     def reached(self, learned: Learned) -> Guarantee:
-        if self.perturbation == "objective" and self.loss != "squared":
+        if self.perturbation == "objective":
             return Empirical()
         return Certified(epsilon=self.epsilon, delta=self.delta, assumptions=ASSUMPTIONS)
 
