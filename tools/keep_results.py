@@ -1,6 +1,7 @@
 """Keep a benchmark's table for the docs.
 
     python tools/keep_results.py runs/challenge docs/results/challenge-digits.json
+    python tools/keep_results.py runs/exact docs/results/exact-digits.json
 
 The docs show numbers from this file and from nowhere else; the whole report is made again by the command in it.
 """
@@ -24,8 +25,36 @@ def slim(row: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+EXACT = (
+    "shards",
+    "slices",
+    "requests",
+    "batch",
+    "accuracy",
+    "measured_speedup",
+    "expected_speedup",
+    "examples_speedup",
+    "equals_fresh_fit",
+)
+
+
+def keep_exact(report: dict[str, Any], target: Path) -> None:
+    """The rows of `expunge bench exact`."""
+    kept = {
+        "command": report["command"],
+        "versions": report["environment"],
+        **{k: report[k] for k in ("records", "test", "retrained_accuracy")},
+        "rows": [{k: round(r[k], 6) if isinstance(r[k], float) else r[k] for k in EXACT} for r in report["rows"]],
+    }
+    target.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Read a run folder, write the slim table."""
+    exact = Path(sys.argv[1]) / "exact.json"
+    if exact.exists():
+        keep_exact(json.loads(exact.read_text(encoding="utf-8")), Path(sys.argv[2]))
+        return
     report = read_report(Path(sys.argv[1]))
     setting = report["protocol"]["setting"]
     kept = {

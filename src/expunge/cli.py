@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from expunge import __version__, commands
 from expunge.errors import ExpungeError, UnknownName
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from expunge.training.chunks import Progress
+from expunge.progress import progress_bars
 
 app = typer.Typer(
     help="Make a model forget, and show how far it did.",
@@ -101,37 +96,6 @@ def datasets(as_json: Json = False) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar a task, on standard error."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=not sys.stderr.isatty()) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield report
-
-
 def _finish(report: dict[str, Any], folder: Path, as_json: bool) -> None:
     if as_json:
         from expunge.listings import without_detail
@@ -165,7 +129,7 @@ def run(
     if dry:
         typer.echo(json.dumps(plan.as_dict(), indent=1, ensure_ascii=False) if as_json else describe_plan(plan))
         return
-    with _progress() as progress:
+    with progress_bars() as progress:
         report = execute(plan, processes=processes, max_minutes=max_minutes, progress=progress)
     _finish(report, folder, as_json)
 
@@ -201,10 +165,10 @@ def demo(
     processes: Processes = 0,
     as_json: Json = False,
 ) -> None:
-    """Forget 100 handwritten digits by several methods beside retraining, and write the report."""
+    """Forget digits by several methods beside retraining, and exactly with a certificate; write the report."""
     from expunge.demo import run_demo
 
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = run_demo(out, processes=processes, progress=progress)
     _finish(result, out, as_json)
     if not as_json:
@@ -244,12 +208,15 @@ def challenge(
         seeds=seeds,
         shadows=shadows,
     )
-    with _progress() as progress:
+    with progress_bars() as progress:
         result = run_challenge(setting, methods, out, processes=processes, max_minutes=max_minutes, progress=progress)
     _finish(result, out, as_json)
 
 
-commands.register(app, bench, _progress)
+for command in (commands.fit, commands.forget, commands.verify, commands.forecast):
+    app.command()(command)
+bench.command()(commands.exact)
+app.add_typer(commands.keys, name="keys")
 
 
 def main() -> None:

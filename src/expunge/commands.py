@@ -3,206 +3,195 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from expunge.training.chunks import Progress
+from expunge.progress import progress_bars
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="Key folder: rows are committed to, requests certified.")]
-Shower = Callable[[], AbstractContextManager["Progress"]]
 
 keys = typer.Typer(help="Keys that sign certificates and commit to rows.", no_args_is_help=True)
 
 
-def register(app: typer.Typer, bench: typer.Typer, progress: Shower) -> None:
-    """Add these commands to the application; `progress` shows a bar a task."""
+def fit(
+    learner: Annotated[str, typer.Argument(help="Name of a learner (`expunge learners`).")],
+    data: Annotated[str, typer.Argument(help="Name of a data set (`expunge datasets`) or a path.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the learner.")],
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter, name=value.")] = None,
+    architecture: Annotated[
+        str, typer.Option(help="mlp, small_cnn, softmax_regression, or package.module:function.")
+    ] = "mlp",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the records.")] = None,
+    record_id: Annotated[str | None, typer.Option("--id", help="Column of record ids.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Column of owners.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    train_share: Annotated[float, typer.Option(help="Share that is learned from; the rest is tested on.")] = 1.0,
+    seed: int = 0,
+    keys: Keys = None,
+    signer: Annotated[str, typer.Option(help="Name under which new keys sign.")] = "localhost/expunge",
+    engine: Annotated[str, typer.Option(help="process or ray: who trains the shards.")] = "process",
+    processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Learn in a way that can forget exactly, into a folder."""
+    from expunge.exact import learn, open_keys, settings_of
 
-    @app.command()
-    def fit(
-        learner: Annotated[str, typer.Argument(help="Name of a learner (`expunge learners`).")],
-        data: Annotated[str, typer.Argument(help="Name of a data set (`expunge datasets`) or a path.")],
-        out: Annotated[Path, typer.Option("--out", help="Folder of the learner.")],
-        setting: Annotated[list[str] | None, typer.Option("--set", help="Hyper-parameter, name=value.")] = None,
-        architecture: Annotated[
-            str, typer.Option(help="mlp, small_cnn, softmax_regression, or package.module:function.")
-        ] = "mlp",
-        epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the records.")] = None,
-        record_id: Annotated[str | None, typer.Option("--id", help="Column of record ids.")] = None,
-        owner: Annotated[str | None, typer.Option(help="Column of owners.")] = None,
-        label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
-        train_share: Annotated[float, typer.Option(help="Share that is learned from; the rest is tested on.")] = 1.0,
-        seed: int = 0,
-        keys: Keys = None,
-        signer: Annotated[str, typer.Option(help="Name under which new keys sign.")] = "localhost/expunge",
-        engine: Annotated[str, typer.Option(help="process or ray: who trains the shards.")] = "process",
-        processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 1,
-        as_json: Json = False,
-    ) -> None:
-        """Learn in a way that can forget exactly, into a folder."""
-        from expunge.exact import learn, open_keys, settings_of
-
-        columns = {"id": record_id, "owner": owner, "label": label}
-        with progress() as show:
-            _, told = learn(
-                learner,
-                data,
-                out,
-                settings=settings_of(setting or []),
-                architecture=architecture,
-                epochs=epochs,
-                columns=columns,
-                train_share=train_share,
-                seed=seed,
-                keys=open_keys(keys, make_as=signer),
-                engine=engine,
-                processes=processes,
-                progress=show,
-            )
-        _tell(told, as_json)
-
-    @app.command()
-    def forget(
-        folder: Annotated[Path, typer.Argument(help="Folder of a learner (`expunge fit`).")],
-        ids: Annotated[str, typer.Option(help="Record ids with commas between.")] = "",
-        owner: Annotated[list[str] | None, typer.Option(help="Every record of this owner; repeat for several.")] = None,
-        ids_file: Annotated[Path | None, typer.Option(help="Text file with an id a line.")] = None,
-        keys: Keys = None,
-        request_id: Annotated[str | None, typer.Option(help="Name of the request, for the certificate.")] = None,
-        due: Annotated[str | None, typer.Option(help="When it must be done, ISO 8601, for the certificate.")] = None,
-        dry: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what it would take, and stop.")] = False,
-        as_json: Json = False,
-    ) -> None:
-        """Forget records exactly. After an interruption the same command finishes."""
-        from expunge.exact import forget as carry_out
-        from expunge.exact import open_keys, price
-
-        wanted = [i.strip() for i in ids.split(",") if i.strip()]
-        if ids_file:
-            wanted += _lines(ids_file)
-        if dry:
-            _tell(price(folder, ids=wanted, owners=owner or []), as_json)
-            return
-        from expunge.audit.custody import Order
-
-        order = Order(ids=(request_id,) if request_id else (), due_at=due)
-        with progress() as show:
-            done = carry_out(folder, ids=wanted, owners=owner or [], keys=open_keys(keys), order=order, progress=show)
-        if as_json:
-            _tell(done.as_dict(), as_json)
-        else:
-            typer.echo("\n".join(done.lines()))
-
-    @app.command()
-    def verify(
-        certificate: Annotated[Path, typer.Argument(help="A certificate's file.")],
-        folder: Annotated[Path | None, typer.Option(help="Folder of the learner it speaks of.")] = None,
-        public_keys: Annotated[Path | None, typer.Option(help="trusted.json of the signer.")] = None,
-        keys: Keys = None,
-        replay: Annotated[bool, typer.Option("--replay", help="Train the changed parts again and compare.")] = False,
-        as_json: Json = False,
-    ) -> None:
-        """Check a certificate offline, from files alone. Exit code 0: passed, 1: failed, 3: inconclusive."""
-        from expunge.audit.commands import verify_certificate
-
-        verdict = verify_certificate(certificate, folder=folder, public_key=public_keys, keys=keys, replay=replay)
-        if as_json:
-            typer.echo(json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1))
-        else:
-            for made in verdict.checks:
-                typer.echo(f"{made.outcome:<13}{made.name:<22}{made.reason}")
-            typer.echo(f"\n{verdict.outcome}")
-        raise typer.Exit(verdict.exit_code)
-
-    @app.command()
-    def forecast(
-        shards: Annotated[int, typer.Option(min=1, help="S.")],
-        rows: Annotated[int | None, typer.Option(min=1, help="N; with --data as many as are trained on.")] = None,
-        slices: Annotated[int, typer.Option(min=1, help="R, of each shard.")] = 1,
-        requests: Annotated[int, typer.Option(min=1, help="K records to forget.")] = 1,
-        batch: Annotated[bool, typer.Option("--batch", help="All at once instead of one after the other.")] = False,
-        epochs: Annotated[int | None, typer.Option(min=1, help="Passes of plain training.")] = None,
-        kept: Annotated[
-            int | None, typer.Option(min=1, help="Checkpoints kept a shard; all slices if not given.")
-        ] = None,
-        batch_size: Annotated[int | None, typer.Option(min=1, help="Count whole steps of so many rows.")] = None,
-        bytes_per_model: Annotated[int | None, typer.Option(min=1, help="For the price of storage.")] = None,
-        data: Annotated[str | None, typer.Option(help="Measure the price in accuracy on these records.")] = None,
-        label: Annotated[str | None, typer.Option(help="Column to predict, for a file.")] = None,
-        architecture: Annotated[str | None, typer.Option(help="Of the measured models.")] = None,
-        seeds: Annotated[int, typer.Option(min=2, help="Trainings a layout when accuracy is measured.")] = 3,
-        out: Annotated[Path | None, typer.Option(help="Draw the plot here (.png or .svg).")] = None,
-        as_json: Json = False,
-    ) -> None:
-        """What forgetting with shards will cost, in accuracy and storage too, and where it stops paying."""
-        from expunge.forecast.command import forecast_command
-
-        with progress() if data else nullcontext() as show:
-            forecast_command(
-                out=out,
-                as_json=as_json,
-                rows=rows,
-                shards=shards,
-                slices=slices,
-                requests=requests,
-                batch=batch,
-                epochs=epochs,
-                kept=kept,
-                batch_size=batch_size,
-                bytes_per_model=bytes_per_model,
-                data=data,
-                label=label,
-                architecture=architecture,
-                seeds=seeds,
-                progress=show,
-            )
-
-    @bench.command()
-    def exact(
-        dataset: Annotated[str, typer.Option(help="Name of a data set (`expunge datasets`) or a path.")] = "digits",
-        shards: Annotated[str, typer.Option(help="Numbers with commas between.")] = "1,5,20,50",
-        requests: Annotated[str, typer.Option(help="Numbers with commas between.")] = "1,8,64",
-        slices: Annotated[int, typer.Option(min=1, help="Of each shard.")] = 1,
-        batch: Annotated[bool, typer.Option("--batch", help="All requests of a row at once.")] = False,
-        architecture: Annotated[str, typer.Option(help="mlp, small_cnn or softmax_regression.")] = "mlp",
-        aggregate: Annotated[str, typer.Option(help="mean or vote.")] = "mean",
-        leaks: Annotated[bool, typer.Option("--leaks", help="Also attack what exactness does not stop.")] = False,
-        seed: int = 0,
-        out: Annotated[Path, typer.Option("--out", help="Folder; an interrupted benchmark goes on in it.")] = Path(
-            "runs/exact"
-        ),
-        engine: Annotated[str, typer.Option(help="process or ray: who trains the shards at first.")] = "process",
-        processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 1,
-        as_json: Json = False,
-    ) -> None:
-        """SISA: accuracy and speed-up over shards and requests, beside the formula and retraining."""
-        from expunge.evaluation.benchmarks.exact import ExactBench, print_exact, run_exact
-
-        setting = ExactBench(
-            dataset=dataset,
-            shards=_numbers(shards, "--shards"),
-            requests=_numbers(requests, "--requests"),
-            slices=slices,
-            batch=batch,
+    columns = {"id": record_id, "owner": owner, "label": label}
+    with progress_bars() as show:
+        _, told = learn(
+            learner,
+            data,
+            out,
+            settings=settings_of(setting or []),
             architecture=architecture,
-            aggregate=aggregate,
+            epochs=epochs,
+            columns=columns,
+            train_share=train_share,
             seed=seed,
-            leaks=leaks,
+            keys=open_keys(keys, make_as=signer),
+            engine=engine,
+            processes=processes,
+            progress=show,
         )
-        with progress() as show:
-            report = run_exact(setting, out, engine=engine, processes=processes, progress=show)
-        if as_json:
-            typer.echo(json.dumps(report, ensure_ascii=False))
-            return
-        print_exact(report, typer.echo)
-        typer.echo(f"\nreport: {(out / 'exact.html').resolve()}")
+    _tell(told, as_json)
 
-    app.add_typer(keys, name="keys")
+
+def forget(
+    folder: Annotated[Path, typer.Argument(help="Folder of a learner (`expunge fit`).")],
+    ids: Annotated[str, typer.Option(help="Record ids with commas between.")] = "",
+    owner: Annotated[list[str] | None, typer.Option(help="Every record of this owner; repeat for several.")] = None,
+    ids_file: Annotated[Path | None, typer.Option(help="Text file with an id a line.")] = None,
+    keys: Keys = None,
+    request_id: Annotated[str | None, typer.Option(help="Name of the request, for the certificate.")] = None,
+    due: Annotated[str | None, typer.Option(help="When it must be done, ISO 8601, for the certificate.")] = None,
+    dry: Annotated[bool, typer.Option("-n", "--dry-run", help="Say what it would take, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget records exactly. After an interruption the same command finishes."""
+    from expunge.exact import forget as carry_out
+    from expunge.exact import open_keys, price
+
+    wanted = [i.strip() for i in ids.split(",") if i.strip()]
+    if ids_file:
+        wanted += _lines(ids_file)
+    if dry:
+        _tell(price(folder, ids=wanted, owners=owner or []), as_json)
+        return
+    from expunge.audit.custody import Order
+
+    order = Order(ids=(request_id,) if request_id else (), due_at=due)
+    with progress_bars() as show:
+        done = carry_out(folder, ids=wanted, owners=owner or [], keys=open_keys(keys), order=order, progress=show)
+    if as_json:
+        _tell(done.as_dict(), as_json)
+    else:
+        typer.echo("\n".join(done.lines()))
+
+
+def verify(
+    certificate: Annotated[Path, typer.Argument(help="A certificate's file.")],
+    folder: Annotated[Path | None, typer.Option(help="Folder of the learner it speaks of.")] = None,
+    public_keys: Annotated[Path | None, typer.Option(help="trusted.json of the signer.")] = None,
+    keys: Keys = None,
+    replay: Annotated[bool, typer.Option("--replay", help="Train the changed parts again and compare.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a certificate offline, from files alone. Exit code 0: passed, 1: failed, 3: inconclusive."""
+    from expunge.audit.commands import verify_certificate
+
+    verdict = verify_certificate(certificate, folder=folder, public_key=public_keys, keys=keys, replay=replay)
+    if as_json:
+        typer.echo(json.dumps(verdict.as_dict(), ensure_ascii=False, indent=1))
+    else:
+        for made in verdict.checks:
+            typer.echo(f"{made.outcome:<13}{made.name:<22}{made.reason}")
+        typer.echo(f"\n{verdict.outcome}")
+    raise typer.Exit(verdict.exit_code)
+
+
+def forecast(
+    shards: Annotated[int, typer.Option(min=1, help="S.")],
+    rows: Annotated[int | None, typer.Option(min=1, help="N; with --data as many as are trained on.")] = None,
+    slices: Annotated[int, typer.Option(min=1, help="R, of each shard.")] = 1,
+    requests: Annotated[int, typer.Option(min=1, help="K records to forget.")] = 1,
+    batch: Annotated[bool, typer.Option("--batch", help="All at once instead of one after the other.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes of plain training.")] = None,
+    kept: Annotated[int | None, typer.Option(min=1, help="Checkpoints kept a shard; all slices if not given.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Count whole steps of so many rows.")] = None,
+    bytes_per_model: Annotated[int | None, typer.Option(min=1, help="For the price of storage.")] = None,
+    data: Annotated[str | None, typer.Option(help="Measure the price in accuracy on these records.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column to predict, for a file.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="Of the measured models.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings a layout when accuracy is measured.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Draw the plot here (.png or .svg).")] = None,
+    as_json: Json = False,
+) -> None:
+    """What forgetting with shards will cost, in accuracy and storage too, and where it stops paying."""
+    from expunge.forecast.command import forecast_command
+
+    with progress_bars() if data else nullcontext() as show:
+        forecast_command(
+            out=out,
+            as_json=as_json,
+            rows=rows,
+            shards=shards,
+            slices=slices,
+            requests=requests,
+            batch=batch,
+            epochs=epochs,
+            kept=kept,
+            batch_size=batch_size,
+            bytes_per_model=bytes_per_model,
+            data=data,
+            label=label,
+            architecture=architecture,
+            seeds=seeds,
+            progress=show,
+        )
+
+
+def exact(
+    dataset: Annotated[str, typer.Option(help="Name of a data set (`expunge datasets`) or a path.")] = "digits",
+    shards: Annotated[str, typer.Option(help="Numbers with commas between.")] = "1,5,20,50",
+    requests: Annotated[str, typer.Option(help="Numbers with commas between.")] = "1,8,64",
+    slices: Annotated[int, typer.Option(min=1, help="Of each shard.")] = 1,
+    batch: Annotated[bool, typer.Option("--batch", help="All requests of a row at once.")] = False,
+    architecture: Annotated[str, typer.Option(help="mlp, small_cnn or softmax_regression.")] = "mlp",
+    aggregate: Annotated[str, typer.Option(help="mean or vote.")] = "mean",
+    leaks: Annotated[bool, typer.Option("--leaks", help="Also attack what exactness does not stop.")] = False,
+    seed: int = 0,
+    out: Annotated[Path, typer.Option("--out", help="Folder; an interrupted benchmark goes on in it.")] = Path(
+        "runs/exact"
+    ),
+    engine: Annotated[str, typer.Option(help="process or ray: who trains the shards at first.")] = "process",
+    processes: Annotated[int, typer.Option(min=0, help="Worker processes; 0: one a core.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """SISA: accuracy and speed-up over shards and requests, beside the formula and retraining."""
+    from expunge.evaluation.benchmarks.exact import ExactBench, print_exact, run_exact
+
+    setting = ExactBench(
+        dataset=dataset,
+        shards=_numbers(shards, "--shards"),
+        requests=_numbers(requests, "--requests"),
+        slices=slices,
+        batch=batch,
+        architecture=architecture,
+        aggregate=aggregate,
+        seed=seed,
+        leaks=leaks,
+    )
+    with progress_bars() as show:
+        report = run_exact(setting, out, engine=engine, processes=processes, progress=show)
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+        return
+    print_exact(report, typer.echo)
+    typer.echo(f"\nreport: {(out / 'exact.html').resolve()}")
 
 
 KeyFolderArgument = Annotated[Path, typer.Argument(help="Key folder.")]

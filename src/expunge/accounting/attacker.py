@@ -18,12 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from scipy import special
 
 from expunge.accounting import gaussian, loss
 from expunge.accounting.ledger import Ledger
 from expunge.accounting.loss import Side
 from expunge.errors import RequestError
+
+STEPS = 65  # points of a curve without closed form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +52,14 @@ class Attacker:
 
     def words(self) -> list[str]:
         """The bounds as sentences, rounded up."""
-        f, t = self.false_positive_rate, self.true_positive_rate
+        f, t = f"{100 * self.false_positive_rate:.3g}%", _up(self.true_positive_rate)
         return [
             f"Whoever guesses at even odds whether a record was in is right at most {_up(self.best_accuracy)} of the "
             f"time (a coin: 50%); the advantage is at most {_up(self.advantage)}.",
-            f"A test that accuses {f:.3g} of the records that were never in by mistake finds at most {_up(t)} of those "
-            f"that were (blind guessing: {100 * f:.3g}%).".replace(f"{f:.3g} of", f"{100 * f:.3g}% of"),
+            f"A test that wrongly accuses {f} of the records that were never in finds at most {t} of those that were "
+            f"(blind guessing: {f}).",
             f"Its accusation raises a belief of {100 * self.prior:.3g}% that the record was in to at most "
-            f"{_up(self.posterior)} (odds times {_factor(self.lift)}).",
+            f"{_up(self.posterior)} (odds times {math.ceil(self.lift * 100 - 1e-7) / 100:.2f}).",
         ]
 
 
@@ -71,7 +74,7 @@ def attacker(
     """The bounds that one pair (ε, δ) gives.
 
     Args:
-        epsilon: nats, ≥ 0. delta: probability in [0, 1). false_positive_rate, prior: in (0, 1).
+        epsilon: nats, ≥ 0. delta: probability in [0, 1]. false_positive_rate, prior: in (0, 1).
         side: "removal" if only that direction is certified.
 
     Raises:
@@ -93,22 +96,17 @@ def attacker_of(
     Raises:
         RequestError: a value out of range, or a group of residuals.
     """
+    _check(false_positive_rate, prior)
+    top = ledger.epsilon(notion=ledger.notion, group=group, side=side)
     mu = loss.gaussian_mu(ledger.charges, group)
-    if mu is not None and (group == 1 or ledger.account(group=group)):
-        _check(false_positive_rate, prior)
-        rate = float(special.ndtr(special.ndtri(false_positive_rate) + mu)) if math.isfinite(mu) else 1.0
+    if mu is not None and math.isfinite(mu):
+        rate = float(special.ndtr(special.ndtri(false_positive_rate) + mu))
         advantage = math.erf(mu / (2 * math.sqrt(2)))
         return _told(advantage, max(rate, false_positive_rate), false_positive_rate, prior)
-    top = ledger.epsilon(notion=ledger.notion, group=group, side=side)
     if not math.isfinite(top):
         return _told(1.0, 1.0, false_positive_rate, prior)
-    steps = 64
-    pairs = [(0.0, 0.0)] * 0
-    for step in range(steps + 1):
-        epsilon = top * step / steps
-        pairs.append((epsilon, ledger.delta(epsilon, ledger.notion, group, side=side)))
-    pairs.append((top, ledger.budget_delta))
-    return _least([(e, d) for e, d in pairs if d < 1], false_positive_rate, prior, side)
+    curve = [(e, ledger.delta(e, ledger.notion, group, side=side)) for e in np.linspace(0.0, top, STEPS).tolist()]
+    return _least([*curve, (top, ledger.budget_delta)], false_positive_rate, prior, side)
 
 
 def _least(pairs: Sequence[tuple[float, float]], rate: float, prior: float, side: Side) -> Attacker:
@@ -118,7 +116,7 @@ def _least(pairs: Sequence[tuple[float, float]], rate: float, prior: float, side
     found, advantage = 1.0, 1.0
     for epsilon, delta in pairs:
         gaussian.checked("epsilon", epsilon, least=0.0)
-        gaussian.check_delta(delta, zero=True)
+        gaussian.checked("delta", delta, least=0.0, most=1.0)
         shrink = math.exp(-epsilon)
         rising = math.exp(min(700.0, epsilon)) * rate + delta
         if side == "both":
@@ -152,8 +150,4 @@ def _check(rate: float, prior: float) -> None:
 
 def _up(share: float) -> str:
     """A share as a percentage with two decimals, rounded up: a bound may not lose by rounding."""
-    return f"{min(100.0, math.ceil(round(share * 1e6) / 100) / 100):.2f}%"
-
-
-def _factor(value: float) -> str:
-    return f"{math.ceil(round(value * 1e5) / 1e3) / 100:.2f}"
+    return f"{min(100.0, math.ceil(share * 1e4 - 1e-7) / 100):.2f}%"

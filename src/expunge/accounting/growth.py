@@ -32,8 +32,9 @@ MOST_MIXED = 32  # a mixture of more Gaussians takes minutes to lay on a grid
 class GrowthRow:
     """ε for ``requests`` by each account, nats, at the table's δ; None where there is no (finite) bound.
 
-    None too for groups of more than 32 under Poisson sampling, whose mixtures take minutes. ``composition`` and ``group`` are by the notion of the ledger (PLD if it has one). ``group_published`` is kε of the
-    one pair published for a request, and holds at ``group_published_delta`` only.
+    ``composition`` and ``group`` are by the notion of the ledger (PLD if it has one); groups of more than 32 under
+    Poisson sampling are left out, since their mixtures take minutes. ``group_published`` is kε of the one pair
+    published for a request, and holds at ``group_published_delta`` only.
     """
 
     requests: int

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from expunge.accounting.attacker import Attacker, attacker, attacker_of
 from expunge.accounting.charges import Residual
+from expunge.accounting.groups import naive
 from expunge.accounting.ledger import Ledger
 from expunge.errors import RequestError, RunError
 
@@ -73,7 +74,6 @@ class Policy(BaseModel):
         removed = any(isinstance(charge, Residual) for charge in ledger.charges)
         group = 1 if removed else self.group
         told = ledger.account(self.delta, ledger.notion, group, side=self.side)
-        limits = [c for c in ledger.charges if isinstance(c, Residual) and c.beta > c.limit]
         found = attacker_of(
             Ledger(ledger.budget_epsilon, self.delta, ledger.charges, ledger.retrains),
             group=group,
@@ -82,7 +82,7 @@ class Policy(BaseModel):
             side=self.side,
         )
         unit = "all records removed so far" if removed else f"{group} records at once" if group > 1 else "a record"
-        return self._verdict(told.epsilon, found, f"for {unit}, by {told.source.upper()}", not limits)
+        return self._verdict(told.epsilon, found, f"for {unit}, by {told.source.upper()}", self.delta)
 
     def judge_claim(self, epsilon: float, delta: float) -> Verdict:
         """Whether a claimed (ε, δ) for one record is enough; a group is priced from it naively.
@@ -90,22 +90,18 @@ class Policy(BaseModel):
         Raises:
             RequestError: a value out of range.
         """
-        from expunge.accounting.groups import naive
-
         grown, grown_delta = naive(epsilon, delta, self.group)
         unit = f"for {self.group} records at once, naively" if self.group > 1 else "for a record, as claimed"
-        if grown_delta >= 1:
-            return self._verdict(math.inf, attacker(700.0, 0.0, prior=self.prior), unit, False)
         found = attacker(
             grown, grown_delta, false_positive_rate=self.false_positive_rate, prior=self.prior, side=self.side
         )
-        return self._verdict(grown, found, unit, grown_delta <= self.delta, grown_delta)
+        return self._verdict(grown if grown_delta < 1 else math.inf, found, unit, grown_delta)
 
-    def _verdict(self, epsilon: float, found: Attacker, how: str, valid: bool, delta: float | None = None) -> Verdict:
+    def _verdict(self, epsilon: float, found: Attacker, how: str, delta: float) -> Verdict:
         return Verdict(
-            enough=valid and epsilon <= self.epsilon,
+            enough=epsilon <= self.epsilon and delta <= self.delta,
             epsilon=epsilon,
-            delta=self.delta if delta is None else delta,
+            delta=delta,
             how=how,
             policy=self,
             attacker=found,
@@ -182,4 +178,4 @@ def read_policy(path: Path) -> Policy:
 
 
 def _up(epsilon: float) -> str:
-    return "infinity" if math.isinf(epsilon) else f"{math.ceil(round(epsilon * 1e8) / 1e4) / 1e4:g}"
+    return "infinity" if math.isinf(epsilon) else f"{math.ceil(epsilon * 1e4 - 1e-7) / 1e4:g}"

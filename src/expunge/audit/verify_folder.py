@@ -28,8 +28,8 @@ from expunge.methods.learner import part_digest
 from expunge.training.files import read_json
 
 if TYPE_CHECKING:
+    from expunge.audit.certificate import Certificate
     from expunge.audit.keys import KeyFolder
-    from expunge.audit.verify import Certificate
     from expunge.data.records import Records
     from expunge.methods.learner import Job
 
@@ -191,7 +191,7 @@ class Folder:
 
     def _undo(self, manifest: Manifest, number: int, entry: Entry) -> Manifest:
         """The manifest before log entry `number`, by its certificate."""
-        from expunge.audit.verify import Certificate
+        from expunge.audit.certificate import Certificate
 
         path = audit_folder(self.path) / "certificates" / f"{number:04d}.json"
         if not path.exists():

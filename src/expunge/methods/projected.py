@@ -102,7 +102,7 @@ class Descent:
     def project(self, weights: Float) -> Float:
         """(K, d) each vector scaled down to the ball, where it is outside."""
         size = np.linalg.norm(weights, axis=1, keepdims=True)
-        return np.asarray(weights * np.minimum(1.0, self.constants.radius / np.maximum(size, self.constants.radius)))
+        return np.asarray(weights * (self.constants.radius / np.maximum(size, self.constants.radius)))
 
     def run(
         self,
@@ -117,7 +117,7 @@ class Descent:
         """`steps` times (1).
 
         Args:
-            weights: (K, d), where it begins. z: (n, d). t: (n, K).
+            weights: (K, d), where it begins, projected first. z: (n, d). t: (n, K).
             noise: s, standard deviation a step. key: seed and purpose of the noise.
 
         Raises:
@@ -125,6 +125,7 @@ class Descent:
         """
         if len(z) > MOST:
             raise DataError(f"there are {len(z)} rows and at most {MOST} are covered", "Learn from a sample of them")
+        weights = self.project(weights)
         pieces = [slice(i, i + CHUNK) for i in range(0, len(z), CHUNK)]
         for k in range(steps):
             slopes = np.zeros_like(weights)

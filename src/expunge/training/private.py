@@ -140,9 +140,7 @@ class PoissonTable(Table):
 
     @classmethod
     def drawn(cls, table: Table, key: bytes, sample_rate: float, steps: int) -> PoissonTable:
-        return cls(
-            table.columns, table.rows, table.ids, participation(table.ids.tolist(), key, sample_rate, steps)
-        )
+        return cls(table.columns, table.rows, table.ids, participation(table.ids.tolist(), key, sample_rate, steps))
 
     def steps(self, batch_size: int) -> list[int]:
         return [1]

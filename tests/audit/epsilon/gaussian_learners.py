@@ -53,7 +53,7 @@ class DescendingMean(Learner):
         times what was left before and this.
         """
         left, residual = n, 0.0
-        for _ in range(self.capacity if self.residual_kept else 1):
+        for _ in range(min(self.capacity, n - 1) if self.residual_kept else 1):
             residual = self.contraction * (residual + 2 * self.clip / left)
             left -= 1
         return residual * self.sensitivity_factor

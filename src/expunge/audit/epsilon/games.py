@@ -91,8 +91,8 @@ class Played:
 def claim_from(learner: Learner, state: State, guarantee: Guarantee) -> Claim | None:
     """What a learner claims with this outcome: its guarantee, and the privacy profile of its ledger where it has one.
 
-    A profile is read from ``facts["ledger"]`` if every charge is a mechanism with a privacy loss distribution. Residuals
-    of Guo's form are none: there the certificate's one point is all that is proved.
+    A profile is read from ``facts["ledger"]`` if every charge is a mechanism with a privacy loss distribution. Guo's
+    residuals are none: there the certificate's one point is all that is proved.
 
     A learner class may say more of itself: ``adaptive = True`` (requests may depend on what was released) and ``private
     = True`` (its models are differentially private before anything is deleted).

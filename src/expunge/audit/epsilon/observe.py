@@ -55,14 +55,15 @@ def per_record(learner: Learner, state: State, probes: Records, access: Access) 
 def per_model(learner: Learner, state: State, probes: Records, access: Access, of_deleted: int) -> Floats:
     """(statistics,) of one model: answers to every probe, their mean over the first `of_deleted`, and its weights.
 
-    Numbers of a learner that is exact in real arithmetic only are rounded to 6 digits: its claim allows for rounding.
+    Of a learner that is exact in real arithmetic only, 6 digits are seen: its claim allows for rounding.
     """
     answers = per_record(learner, state, probes, access)
+    if learner.equality == "real_arithmetic":
+        answers = rounded(answers)
     seen = [answers, [answers[:of_deleted].mean()], [answers[of_deleted:].mean() if len(answers) > of_deleted else 0.0]]
     if access == "weights":
         seen.append(published(learner, state))
-    values = np.concatenate([np.asarray(part, dtype=np.float64) for part in seen])
-    return rounded(values) if learner.equality == "real_arithmetic" else values
+    return np.concatenate([np.asarray(part, dtype=np.float64) for part in seen])
 
 
 def published(learner: Learner, state: State) -> Floats:
@@ -77,6 +78,8 @@ def published(learner: Learner, state: State) -> Floats:
             raise ModelError(f"{learner.name} has secret parts and no published ones", "Audit its scores or its labels")
         names = sorted(state.parts)
     arrays = [np.asarray(array, dtype=np.float64).ravel() for n in names for _, array in sorted(state.parts[n].items())]
+    if learner.equality == "real_arithmetic":
+        arrays = [rounded(array) for array in arrays]
     flat = np.concatenate(arrays) if arrays else np.zeros(0)
     flat = np.nan_to_num(flat, nan=0.0, posinf=HUGE, neginf=-HUGE)
     if len(flat) <= FOLDED:
@@ -88,7 +91,9 @@ def published(learner: Learner, state: State) -> Floats:
 
 
 def rounded(values: Floats, digits: int = DIGITS) -> Floats:
-    """To so many significant digits."""
-    sizes = np.where(values == 0, 1.0, np.abs(values))
-    unit = 10.0 ** (np.floor(np.log10(sizes)) - digits + 1)
+    """To so many digits of the largest of them: what is 0 but for rounding becomes 0."""
+    largest = float(np.abs(values).max()) if values.size else 0.0
+    if largest == 0:
+        return values
+    unit = 10.0 ** (np.floor(np.log10(largest)) - digits + 1)
     return np.round(values / unit) * unit

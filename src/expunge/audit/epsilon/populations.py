@@ -100,10 +100,14 @@ def separate(deleted: Any, never: Any, *, delta: float, confidence: float = 0.95
 
 
 def discriminant(one: Floats, two: Floats) -> Floats:
-    """(statistics,) Fisher's linear discriminant of two samples, its covariance shrunk half way to the diagonal.
+    """(statistics,) Fisher's linear discriminant of two samples.
 
-    A statistic that never varies within a world and differs between them would be a perfect separation; it stays as one
-    of the columns, and gets no weight here.
+    The correlations are shrunk towards none by d/(d + n) for n models and d statistics: with fewer models than
+    statistics they are mostly noise.
+
+
+    A statistic that never varies within a world gets no weight here; if it differs between them it separates them by
+    itself, as the column that it is.
     """
     pooled = np.concatenate([one - one.mean(axis=0), two - two.mean(axis=0)])
     scale = pooled.std(axis=0)
@@ -113,7 +117,8 @@ def discriminant(one: Floats, two: Floats) -> Floats:
         return result
     pooled = pooled[:, varies] / scale[varies]
     correlation = pooled.T @ pooled / len(pooled)
-    shrunk = 0.5 * correlation + 0.5 * np.eye(len(correlation))
+    shrinkage = len(correlation) / (len(correlation) + len(pooled))
+    shrunk = (1 - shrinkage) * correlation + shrinkage * np.eye(len(correlation))
     gap = (one.mean(axis=0) - two.mean(axis=0))[varies] / scale[varies]
     result[varies] = np.linalg.solve(shrunk, gap) / scale[varies]
     return result
