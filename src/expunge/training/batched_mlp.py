@@ -7,9 +7,13 @@ bookkeeping of a node a layer costs as much as the arithmetic.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+
+# Looking through a module takes longer than a step of a small one; the template of a stack never changes.
+_NAMES: WeakKeyDictionary[nn.Module, list[str] | None] = WeakKeyDictionary()
 
 
 def mlp_layers(module: nn.Module) -> list[str] | None:
@@ -33,7 +37,9 @@ def mlp_layers(module: nn.Module) -> list[str] | None:
 
 def mlp_logits(module: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
     """(models, batch, classes) logits of perceptrons whose layers `mlp_layers` has named."""
-    names = mlp_layers(module)
+    if module not in _NAMES:
+        _NAMES[module] = mlp_layers(module)
+    names = _NAMES[module]
     assert names is not None
     weights = [parameters[f"{n}.weight"] for n in names]
     biases = [parameters[f"{n}.bias"] for n in names]

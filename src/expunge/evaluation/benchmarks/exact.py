@@ -37,10 +37,10 @@ from expunge.training.seeds import derive
 from expunge.training.workers import Workers
 
 # Small batches, so that a shard of 25 records still takes several steps: a step costs the same however full it is.
-TRAINER = Trainer(epochs=8, batch_size=16, learning_rate=0.1)
+TRAINER = Trainer(epochs=8, batch_size=8, learning_rate=0.05)
 FRACTIONS = {"train": 0.7, "test": 0.3}
 # A single deletion hits one shard, large or small: few requests are repeated from the same state, up to so many.
-DELETIONS = 12
+DELETIONS = 8
 # Retraining is timed this many times between the deletions of a row.
 RETRAININGS = 3
 
