@@ -213,9 +213,10 @@ def challenge(
     _finish(result, out, as_json)
 
 
-for command in (commands.fit, commands.forget, commands.verify, commands.forecast):
+for command in (commands.fit, commands.forget, commands.verify, commands.forecast, commands.accounting):
     app.command()(command)
 bench.command()(commands.exact)
+app.add_typer(commands.audit, name="audit")
 app.add_typer(commands.keys, name="keys")
 
 

@@ -14,6 +14,9 @@ from expunge.progress import progress_bars
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="Key folder: rows are committed to, requests certified.")]
 
+audit = typer.Typer(
+    help="Test what is claimed: an epsilon, and a log that says who was never there.", no_args_is_help=True
+)
 keys = typer.Typer(help="Keys that sign certificates and commit to rows.", no_args_is_help=True)
 
 
@@ -192,6 +195,112 @@ def exact(
         return
     print_exact(report, typer.echo)
     typer.echo(f"\nreport: {(out / 'exact.html').resolve()}")
+
+
+def accounting(
+    mechanism: Annotated[str, typer.Option(help="gaussian, subsampled_gaussian, laplace or residual.")] = "gaussian",
+    noise: Annotated[float | None, typer.Option(help="Standard deviation, scale, or multiplier.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Calibrate the noise to this instead.")] = None,
+    sensitivity: Annotated[float, typer.Option(help="L2 (gaussian), L1 (laplace), or the residual's norm.")] = 1.0,
+    sample_rate: Annotated[float | None, typer.Option(help="Of subsampled_gaussian.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Releases, steps or removals.")] = 1,
+    delta: Annotated[float, typer.Option(help="Of the budget.")] = 1e-5,
+    notion: Annotated[str | None, typer.Option(help="pld, rdp or gdp; by default each that has a bound.")] = None,
+    group: Annotated[int, typer.Option(min=1, help="Records at once.")] = 1,
+    requests: Annotated[
+        str | None, typer.Option(help="Rising numbers for a table of growth; empty: usual ones.")
+    ] = None,
+    policy: Annotated[Path | None, typer.Option(help="A file that says which epsilon is enough.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the growth here (.png or .svg).")] = None,
+    as_json: Json = False,
+) -> None:
+    """What a mechanism costs in (epsilon, delta) and how it grows. Exit code 1: a policy says it is not enough."""
+    from expunge.accounting.command import accounting_command
+
+    asked = None if requests is None else _numbers(requests, "--requests") if requests else ()
+    enough = accounting_command(
+        out=out,
+        as_json=as_json,
+        mechanism=mechanism,
+        noise=noise,
+        epsilon=epsilon,
+        sensitivity=sensitivity,
+        sample_rate=sample_rate,
+        count=count,
+        delta=delta,
+        notion=notion,
+        group=group,
+        requests=asked,
+        policy=policy,
+    )
+    if not enough:
+        raise typer.Exit(1)
+
+
+@audit.command("epsilon")
+def audit_claim(
+    folder: Annotated[Path, typer.Argument(help="Folder of a learner (`expunge fit`).")],
+    games: Annotated[str | None, typer.Option(help="Names with commas between.")] = None,
+    rounds: Annotated[int, typer.Option(min=16, help="Of each game of two worlds; each learns twice.")] = 400,
+    size: Annotated[int, typer.Option(min=4, help="Records of an instance of those games.")] = 100,
+    access: Annotated[str, typer.Option(help="labels, scores or weights.")] = "scores",
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Try to refute a claimed epsilon. Exit code 1: refuted."""
+    from expunge.audit.epsilon.command import DEFAULT_GAMES, audit_epsilon
+
+    chosen = tuple(g.strip() for g in games.split(",")) if games else DEFAULT_GAMES
+    with progress_bars() as show:
+        found = audit_epsilon(
+            folder,
+            games=chosen,
+            rounds=rounds,
+            size=size,
+            access=access,  # type: ignore[arg-type]
+            seed=seed,
+            progress=show,
+        )
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        typer.echo("\n".join(found.lines()))
+    raise typer.Exit(found.exit_code)
+
+
+@audit.command("forge")
+def audit_forgery(
+    folder: Annotated[Path, typer.Argument(help="Folder of a `replay` learner that still has the rows.")],
+    ids: Annotated[str, typer.Option(help="Rows to hide, with commas between.")] = "",
+    rows: Annotated[int, typer.Option(min=1, help="So many rows, where none are named.")] = 20,
+    candidates: Annotated[int, typer.Option(min=1, help="Rows offered at a step.")] = 64,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Of the verifier.")] = 0.0,
+    public_keys: Annotated[Path | None, typer.Option(help="Hold forged batches against the committed ones.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Of the log, kept from before.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Draw the curve here (.png or .svg).")] = None,
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Forge a log that never used a row, and see what a verifier notices: why weights alone prove nothing."""
+    from expunge.audit.forging.command import audit_forge
+
+    with progress_bars() as show:
+        found = audit_forge(
+            folder,
+            ids=[i.strip() for i in ids.split(",") if i.strip()],
+            rows=rows,
+            candidates=candidates,
+            tolerance=tolerance,
+            seed=seed,
+            public_keys=public_keys,
+            checkpoint=checkpoint,
+            out=out,
+            progress=show,
+        )
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        typer.echo("\n".join(found.lines()))
 
 
 KeyFolderArgument = Annotated[Path, typer.Argument(help="Key folder.")]

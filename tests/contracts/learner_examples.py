@@ -20,6 +20,25 @@ RECIPE = Recipe(
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "sisa": {"recipe": RECIPE, "shards": 3, "slices": 2},
+    "private_shards": {"recipe": RECIPE, "shards": 3},
+    "sekhari": {"deletions": 30, "beyond_capacity": "retrain"},
+    "dp_sgd": {
+        "recipe": RECIPE,
+        "noise_multiplier": 20.0,
+        "sample_rate": 1.0,
+        "steps": 4,
+        "noise_key": "a secret of some length",
+    },
+    "noisy_finetune": {"recipe": RECIPE, "noise_key": "a secret of some length", "steps": 3, "recovery_epochs": 1.0},
+    "rewind_to_delete": {
+        "recipe": Recipe(
+            factory="expunge.models.architectures:softmax_regression", kwargs={"features": 64, "classes": 10}
+        ),
+        "noise_key": "a secret of some length",
+        "steps": 8,
+        "rewind": 4,
+        "removals": 30,
+    },
     "qkmeans": {"clusters": 3, "epsilon": 0.5},
     "dare": {"trees": 3, "random_depth": 1, "cache_above": 10},
     "dckmeans": {"clusters": 3, "widths": (1, 2, 4)},

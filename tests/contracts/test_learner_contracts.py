@@ -52,7 +52,7 @@ def assert_equal_in_the_declared_sense(learner: Learner, got: State, fresh: Stat
 @pytest.mark.parametrize("name", ALL)
 def test_describes_itself(name: str) -> None:
     learner = LEARNERS[name]
-    assert learner.name == name and learner.summary and learner.paper and learner.form == "exact"
+    assert learner.name == name and learner.summary and learner.paper and learner.form in {"exact", "certified"}
     assert learner.kind == "learner" and issubclass(learner.guarantee, Guarantee)
     assert learner.task in {"classification", "regression", "clustering", "recommendation"}
     assert learner.equality in {"bitwise", "distribution", "real_arithmetic", None}

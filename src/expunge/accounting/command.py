@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from expunge.accounting import gaussian
+from expunge.accounting.groups import NOTIONS
 from expunge.accounting.growth import REQUESTS, Growth, growth
-from expunge.accounting.ledger import NOTIONS, Account, Ledger, Notion
+from expunge.accounting.ledger import Account, Ledger, Notion
 from expunge.accounting.loss import Side
 from expunge.errors import MissingEvidence, RequestError
 

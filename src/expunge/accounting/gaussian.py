@@ -177,9 +177,8 @@ def check_delta(delta: float, *, zero: bool = False) -> float:
 def _inverse(curve: Callable[[float], float], target: float, low: float, high: float, *, rising: bool) -> float:
     """x with curve(x) ≤ target, as near to equality as `SAFE`; the safe side is left of a rising curve."""
     root = float(optimize.brentq(lambda x: curve(x) - target, low, high, xtol=1e-300, rtol=1e-14, maxiter=500))
-    step = SAFE
-    while True:
-        safe = root * (1 - step if rising else 1 + step)
-        if curve(safe) <= target:
-            return safe
+    # μ and σ step further than ε does, so that the ε of a calibrated σ, rounded up, is not above what was asked for.
+    step = -3 * SAFE if rising else SAFE
+    while curve(root * (1 + step)) > target:
         step *= 2
+    return root * (1 + step)

@@ -110,3 +110,14 @@ def one_side(found: Any, side: Side | Literal["other"]) -> Any:
 def epsilon_of(found: Any, delta: float, side: Side | Literal["other"] = "both") -> float:
     """ε at δ of a `distribution`; infinity where there is none. Rounded up to the grid's bound."""
     return math.inf if found is None else float(one_side(found, side).get_epsilon_for_delta(delta))
+
+
+def bounded_epsilon(epsilon: float, delta: float, target: float) -> float:
+    """ε at δ = `target` of the worst pair that (`epsilon`, `delta`) allows: randomised response, no grid.
+
+    δ(ε') = δ + (1 - δ)(e^ε - e^ε')₊/(1 + e^ε) (Kairouz, Oh & Viswanath 2015, arXiv:1311.0776).
+    """
+    if target < delta:
+        return math.inf
+    spare = (target - delta) / (1 - delta) * (1 + math.exp(-epsilon))
+    return max(0.0, epsilon + math.log1p(-spare)) if spare < 1 else 0.0

@@ -19,6 +19,7 @@ both directions, and for every pair of data sets. What that spares, and what it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -134,29 +135,40 @@ def noise_multiplier(
         raise RequestError("epsilon is 0", "No finite noise gives it; ask for more")
     gaussian.checked("tolerance", tolerance, least=1e-9, most=1.0)
 
-    def enough(multiplier: float) -> bool:
+    def excess(multiplier: float) -> float:
         ledger = Ledger(epsilon, delta).subsampled_gaussian(multiplier, sample_rate, steps)
-        return ledger.epsilon(delta, "pld", group, side=side) <= epsilon
+        spent = ledger.epsilon(delta, "pld", group, side=side)
+        return math.log(max(spent, 1e-12 * epsilon) / epsilon) if math.isfinite(spent) else math.inf
 
-    return _least(enough, tolerance)
+    return _least(excess, tolerance)
 
 
-def _least(enough: Callable[[float], bool], tolerance: float) -> float:
-    low, high = 0.0, 1.0
-    while not enough(high):
-        low, high = high, 2 * high
+def _least(excess: Callable[[float], float], tolerance: float) -> float:
+    """The smallest x with excess(x) ≤ 0, from above, of a falling function that is nearly straight in log x."""
+    low, high = 0.5, 1.0
+    above, below = excess(low), excess(high)
+    while below > 0:
+        low, above, high = high, below, 2 * high
         if high > 1e6:
             raise MissingEvidence(
-                "no noise multiplier up to 1e6 is enough", "Raise epsilon or delta, or take fewer steps"
+                "no noise multiplier up to 1e6 is enough", "Raise epsilon or delta, or lower the steps"
             )
-    while low == 0.0:
-        if enough(high / 2):
-            high /= 2
-            if high < 1e-3:
-                return high
+        below = excess(high)
+    while above <= 0:
+        high, below, low = low, above, low / 2
+        if low < 1e-3:
+            return high
+        above = excess(low)
+    rose = False
+    while high > low * (1 + tolerance):
+        share = above / (above - below) if math.isfinite(above) else 0.5
+        # Aim a little beyond the root, to the side that did not move last: then both ends close in.
+        aim = share * math.log(high / low) + tolerance * (0.4 if rose else -0.4)
+        x = low * math.exp(min(0.95, max(0.05, aim / math.log(high / low))) * math.log(high / low))
+        value = excess(x)
+        rose = value > 0
+        if rose:
+            low, above = x, value
         else:
-            low = high / 2
-    while high - low > tolerance * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
+            high, below = x, value
     return high

@@ -7,6 +7,7 @@ add under composition. The conversion is the library's (Canonne, Kamath & Steink
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -123,7 +124,14 @@ def _subsampled(charge: Any, orders: Curve) -> Curve:
     near = orders <= HIGHEST
     accountant = library.RdpAccountant(orders[near])
     step = dp_accounting.GaussianDpEvent(charge.noise_multiplier)
-    accountant.compose(dp_accounting.PoissonSampledDpEvent(charge.sample_rate, step))
+    # Where its sum does not converge it logs so and leaves that order unbounded, which is sound.
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(charge.sample_rate, step))
+    finally:
+        log.setLevel(level)
     values[near] = accountant.rdp
     return values
 

@@ -9,6 +9,14 @@ from typing import Any
 
 from expunge.errors import RequestError, UnknownName
 from expunge.methods.base import WeightMethod
+from expunge.methods.certified.descent_to_delete import DescentToDelete
+from expunge.methods.certified.dp_sgd import DpSgd
+from expunge.methods.certified.langevin import Langevin
+from expunge.methods.certified.newton_removal import NewtonRemoval
+from expunge.methods.certified.noisy_finetune import NoisyFinetune
+from expunge.methods.certified.private_shards import PrivateShards
+from expunge.methods.certified.rewind_to_delete import RewindToDelete
+from expunge.methods.certified.sekhari import Sekhari
 from expunge.methods.compose import Chain, chain
 from expunge.methods.exact.cooccurrence import Cooccurrence
 from expunge.methods.exact.dare import DareForest
@@ -144,6 +152,14 @@ LEARNERS: dict[str, type[Learner]] = {
         Ridge,
         NearestNeighbours,
         DareForest,
+        DescentToDelete,
+        Langevin,
+        PrivateShards,
+        NewtonRemoval,
+        Sekhari,
+        DpSgd,
+        NoisyFinetune,
+        RewindToDelete,
     )
 }
 

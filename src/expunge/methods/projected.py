@@ -1,6 +1,6 @@
 """Projected gradient descent on the losses of `expunge.methods.convex`, with what is proved of its contraction.
 
-With the mean F/n of n rows, step η and the ball ‖w‖ ≤ R of each of the K vectors (a product of balls, P its projection),
+With the mean F/n of n rows, step η and a ball ‖w‖ ≤ R for each of the K vectors (P projects to the product of balls),
 
     w ← P(w − η ∇F(w)/n + s ξ),   ξ ~ N(0, I), s ≥ 0.                                                          (1)
 

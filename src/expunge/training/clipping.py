@@ -1,16 +1,16 @@
 """Sums of clipped per-example gradients Σ_i min(1, C/‖g_i‖) g_i of cross-entropy, three ways to the same number.
 
-``clipped_perceptron``: [Flatten] (Linear ReLU)* Linear, by hand. A linear layer's gradient of example i is the outer
+Perceptrons, [Flatten] (Linear ReLU)* Linear, go by hand. A linear layer's gradient of example i is the outer
 product δ_i a_iᵀ of what comes out going back and what goes in, so its squared norm is ‖δ_i‖²‖a_i‖² (Goodfellow 2015,
 arXiv:1510.01799) and the clipped sum is (c·δ)ᵀa with the clipping factors c: one backward pass, nothing formed twice
 (book-keeping: Bu et al. 2022, arXiv:2210.00038).
 
-``clipped_layers``: sequences of Conv2d, Linear and layers without parameters. One backward pass to the layers' outputs;
+Sequences of Conv2d, Linear and layers without parameters: one backward pass to the layers' outputs;
 a convolution's gradient of example i is δ_i U_iᵀ with its unfolded input U_i, which is small enough to be formed.
 
 ``clipped_by_vmap``: any module, by ``vmap(grad)``.
 
-All take the parameters apart from the module and write into neither.
+``fastest`` chooses. All take the parameters apart from the module and write into neither.
 """
 
 from __future__ import annotations
@@ -55,7 +55,25 @@ class ClippedSum(NamedTuple):
 
 
 Clip = Callable[[nn.Module, Tensors, Tensors, Tensor, Tensor, float, float], ClippedSum]
-"""(module, parameters, buffers, x (batch, ...), y (batch,), max_grad_norm, label_smoothing) -> ClippedSum."""
+"""(module, parameters, buffers, x (batch, ...), y (batch,), max_grad_norm, label_smoothing) -> ClippedSum.
+
+`parameters` come in the module's order.
+"""
+
+
+def fastest(module: nn.Module) -> Clip:
+    """The fastest way that `module` allows, with its layers looked up once; all are equal but for rounding."""
+    names = mlp_layers(module)
+    if names is not None:
+        return lambda _module, parameters, _buffers, x, y, norm, smoothing: _perceptron(
+            names, parameters, x, y, norm, smoothing
+        )
+    layers = layered(module)
+    if layers is not None:
+        return lambda _module, parameters, _buffers, x, y, norm, smoothing: _layers(
+            layers, parameters, x, y, norm, smoothing
+        )
+    return clipped_by_vmap
 
 
 def clipped_sum(
@@ -67,16 +85,17 @@ def clipped_sum(
     max_grad_norm: float,
     label_smoothing: float = 0.0,
 ) -> ClippedSum:
-    """By the fastest way that the module allows; equal but for rounding.
+    """By the fastest way that the module allows.
 
     Raises:
-        ModelError: the examples cannot be told apart (batch statistics), or are stochastic and stateful.
+        ModelError: the examples cannot be told apart (batch statistics).
     """
-    if mlp_layers(module) is not None:
-        return clipped_perceptron(module, parameters, buffers, x, y, max_grad_norm, label_smoothing)
-    if layered(module) is not None:
-        return clipped_layers(module, parameters, buffers, x, y, max_grad_norm, label_smoothing)
-    return clipped_by_vmap(module, parameters, buffers, x, y, max_grad_norm, label_smoothing)
+    return fastest(module)(module, parameters, buffers, x, y, max_grad_norm, label_smoothing)
+
+
+def deterministic(module: nn.Module) -> bool:
+    """Whether every layer is known to be a function of its input, the same in training and evaluation."""
+    return mlp_layers(module) is not None or layered(module) is not None
 
 
 def clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
@@ -87,33 +106,30 @@ def clip_factors(norms: Tensor, max_grad_norm: float) -> Tensor:
 # --- perceptrons, by hand ---------------------------------------------------------------------------------------------
 
 
-def clipped_perceptron(
-    module: nn.Module,
-    parameters: Tensors,
-    buffers: Tensors,
-    x: Tensor,
-    y: Tensor,
-    max_grad_norm: float,
-    label_smoothing: float = 0.0,
+def _perceptron(
+    names: list[str], parameters: Tensors, x: Tensor, y: Tensor, max_grad_norm: float, label_smoothing: float
 ) -> ClippedSum:
-    """For modules of which `mlp_layers` knows the layers; without autograd."""
-    names = mlp_layers(module)
-    assert names is not None
     with torch.no_grad():
-        inputs, h = [], x.reshape(len(x), -1)
+        count = len(x)
+        inputs, h = [], x.reshape(count, -1)
         for k, name in enumerate(names):
             inputs.append(h)
             h = torch.addmm(parameters[f"{name}.bias"], h, parameters[f"{name}.weight"].t())
             if k < len(names) - 1:
                 h = h.relu_()
         log_p = F.log_softmax(h, dim=1)
-        target = smoothed(y, h.shape[1], label_smoothing)
-        losses = -(target * log_p).sum(1)
-        deltas = [log_p.exp_().sub_(target)]
+        if label_smoothing:
+            target = smoothed(y, h.shape[1], label_smoothing)
+            losses = -(target * log_p).sum(1)
+            deltas = [log_p.exp_().sub_(target)]
+        else:
+            hot = y[:, None]
+            losses = log_p.gather(1, hot).neg_().squeeze_(1)
+            deltas = [log_p.exp_().scatter_add_(1, hot, torch.full((count, 1), -1.0))]
         for k in range(len(names) - 1, 0, -1):
             back = deltas[0] @ parameters[f"{names[k]}.weight"]
             deltas.insert(0, torch.ops.aten.threshold_backward(back, inputs[k], 0))
-        squares = torch.zeros(len(x))
+        squares = torch.zeros(count)
         for a, delta in zip(inputs, deltas, strict=True):
             squares += _square(delta) * (_square(a) + 1)
         norms = squares.sqrt_()
@@ -123,17 +139,19 @@ def clipped_perceptron(
             scaled = delta * factors
             pieces[f"{name}.weight"] = scaled.t() @ a
             pieces[f"{name}.bias"] = scaled.sum(0)
-    return ClippedSum(_flat(module, pieces), norms, losses)
+    return ClippedSum(_flat(parameters, pieces), norms, losses)
 
 
 # --- sequences of layers ----------------------------------------------------------------------------------------------
 
 
 def layered(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
-    """Names and layers if `module` is a sequence that `clipped_layers` can do, else None."""
+    """Names and layers if `module` is a sequence whose clipped sum needs one backward pass, else None."""
     if not isinstance(module, nn.Sequential):
         return None
     layers = list(module.named_children())
+    if len(layers) != len(module):
+        return None  # a layer that comes twice is named once
     for _, layer in layers:
         if isinstance(layer, nn.ReLU | nn.SiLU) and layer.inplace:
             return None  # it would overwrite the output that is differentiated
@@ -150,22 +168,14 @@ def layered(module: nn.Module) -> list[tuple[str, nn.Module]] | None:
     return None if shared or frozen or not with_parameters else layers
 
 
-def clipped_layers(
-    module: nn.Module,
+def _layers(
+    layers: list[tuple[str, nn.Module]],
     parameters: Tensors,
-    buffers: Tensors,
     x: Tensor,
     y: Tensor,
     max_grad_norm: float,
-    label_smoothing: float = 0.0,
+    label_smoothing: float,
 ) -> ClippedSum:
-    """For modules of which `layered` knows the layers.
-
-    Raises:
-        ModelError: a linear layer is applied at several places of one example.
-    """
-    layers = layered(module)
-    assert layers is not None
     kept: list[tuple[str, nn.Module, Tensor, Tensor]] = []
     h = x
     with torch.enable_grad():
@@ -184,7 +194,7 @@ def clipped_layers(
                     )
                 h = F.linear(h, weight, bias)
             else:
-                h = F.conv2d(h, weight, bias, layer.stride, layer.padding, layer.dilation)  # type: ignore[arg-type]
+                h = F.conv2d(h, weight, bias, layer.stride, layer.padding, layer.dilation)
             if not h.requires_grad:
                 h.requires_grad_()
             kept.append((name, layer, before.detach(), h))
@@ -212,7 +222,7 @@ def clipped_layers(
                 pieces[f"{name}.weight"] = scaled.t() @ before
                 if layer.bias is not None:
                     pieces[f"{name}.bias"] = scaled.sum(0)
-    return ClippedSum(_flat(module, pieces), norms, losses.detach())
+    return ClippedSum(_flat(parameters, pieces), norms, losses.detach())
 
 
 # --- anything ---------------------------------------------------------------------------------------------------------
@@ -277,8 +287,9 @@ def smoothed(y: Tensor, classes: int, label_smoothing: float) -> Tensor:
 
 def _square(values: Tensor) -> Tensor:
     """(batch,) squared norms of (batch, d)."""
-    return torch.linalg.vecdot(values, values)
+    squares: Tensor = torch.linalg.vecdot(values, values)
+    return squares
 
 
-def _flat(module: nn.Module, pieces: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat([pieces[name].reshape(-1) for name, _ in module.named_parameters()])
+def _flat(parameters: Tensors, pieces: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([pieces[name].reshape(-1) for name in parameters])

@@ -7,6 +7,7 @@ accounting rests on: whoever states an epsilon must draw batches as the accounta
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from expunge.errors import NonFiniteLoss
 from expunge.training.batches import Batch, Table
-from expunge.training.clipping import Clip, clipped_by_vmap
+from expunge.training.clipping import Clip, clipped_by_vmap, deterministic
 from expunge.training.loop import Loop
 from expunge.training.seeds import derive
 from expunge.training.stack import padded_like
@@ -46,6 +47,11 @@ class PrivateLoop(Loop):
     clip: Clip = clipped_by_vmap
     divisor: float | None = None
     label_smoothing: float = 0.0
+    _deterministic: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._deterministic = deterministic(self.stack.template)
 
     def gradient(
         self,
@@ -78,24 +84,34 @@ class PrivateLoop(Loop):
             losses.append(loss)
             self.examples[k] += count
         mean = sum(losses) / max(len(losses), 1)
-        if not torch.isfinite(torch.tensor(mean)):
+        if not math.isfinite(mean):
             raise NonFiniteLoss("the objective", 0 if done is None else int(done.max()))
         return mean, flat
 
     def _one(self, batch: Batch, k: int, step: int) -> tuple[Tensor, float, int]:
         """Sum of the clipped gradients of one model's records, their mean loss, and how many they are."""
-        module = self.stack.template
-        module.train()
         real = batch.weight[k] > 0
-        x, y = batch.x[k][real], batch.y[k][real]
+        x, y = batch.x[k], batch.y[k]
+        if not bool(real.all()):
+            x, y = x[real], y[real]
         if not len(x):
             return torch.zeros(self.stack.layout.size), 0.0, 0
         parameters = {name: value[k] for name, value in self.stack.views().items()}
         buffers = {name: value[k] for name, value in self.stack.buffers.items()}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(int(self.seeds[k]), "step", step))  # of dropout
-            total, _, losses = self.clip(module, parameters, buffers, x, y, self.max_grad_norm, self.label_smoothing)
+        if self._deterministic:
+            total, losses = self._clipped(parameters, buffers, x, y)
+        else:
+            self.stack.template.train()
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(int(self.seeds[k]), "step", step))  # of dropout
+                total, losses = self._clipped(parameters, buffers, x, y)
         return total, float(losses.mean()), len(x)
+
+    def _clipped(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        found = self.clip(self.stack.template, parameters, buffers, x, y, self.max_grad_norm, self.label_smoothing)
+        return found.total, found.losses
 
     def _generator(self, seed: int, step: int) -> torch.Generator:
         text = b"\x00".join([b"noise", self.key, str(seed).encode(), self.purpose.encode(), str(step).encode()])
@@ -130,7 +146,8 @@ def participation(ids: Sequence[str], key: bytes, sample_rate: float, steps: int
 class PoissonTable(Table):
     """A table of one model whose every "epoch" is one step on a Poisson batch, so that the one training loop serves.
 
-    A batch may be empty; its step is taken all the same, with noise alone.
+    A batch may be empty; its step is taken all the same, with noise alone. The loop must be given a `divisor`: how many
+    records were drawn is nobody's to know.
 
     Args:
         batches: positions of each step's records, from `participation`.

@@ -23,9 +23,11 @@ from expunge.methods.learner import Job, Learned, Learner, State
 @dataclass(frozen=True, kw_only=True)
 class DescendingMean(Learner):
     """Args:
-    epsilon, delta: the certificate. contraction: in (0, 1). clip: bound of a number. capacity: deletions covered.
-    noise_cut: 1 is right; 0.5 publishes with half the noise. sensitivity_factor: 1 is right. residual_kept: False
-    states the residual of the last request alone, as if each began at the optimum. with_ledger: keep a ledger.
+    epsilon, delta: the certificate. contraction: in (0, 1). clip: bound of a number.
+    capacity: requests of one record that are covered; or group: records of the one request that is.
+    noise_cut: 1 is right; 0.5 publishes with half the noise. sensitivity_factor: 1 is right.
+    residual_kept: False states the residual of the last request alone, as if each began at the optimum.
+    with_ledger: keep a ledger.
     """
 
     name: ClassVar[str] = "descending_mean"
@@ -41,17 +43,20 @@ class DescendingMean(Learner):
     contraction: float = 0.5
     clip: float = 1.0
     capacity: int = 1
+    group: int = 1
     noise_cut: float = 1.0
     sensitivity_factor: float = 1.0
     residual_kept: bool = True
     with_ledger: bool = False
 
     def sensitivity(self, n: int) -> float:
-        """Distance of the iterate from the mean of what remains after `capacity` deletions from n, in one column.
+        """How far the iterate may be from the mean of what remains of n.
 
         One deletion moves a mean by at most 2 clip/(n'+1), n' being what remains, and the residual is `contraction`
-        times what was left before and this.
+        times what was left before and this; k deleted together move it by at most 2 clip k/n.
         """
+        if self.group > 1:
+            return self.contraction * 2 * self.clip * self.group / n * self.sensitivity_factor
         left, residual = n, 0.0
         for _ in range(min(self.capacity, n - 1) if self.residual_kept else 1):
             residual = self.contraction * (residual + 2 * self.clip / left)

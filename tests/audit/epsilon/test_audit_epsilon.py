@@ -18,15 +18,15 @@ from expunge.methods.durable import DurableLearner
 from expunge.methods.exact.naive_bayes import NaiveBayes
 
 
-def table(n: int = 60) -> Records:
+def table(n: int = 60, d: int = 40) -> Records:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, 2))
-    return Records(ids=np.array([f"r{k}" for k in range(n)]), columns={"x": x, "y": x @ [1.0, -1.0]})
+    x = rng.normal(size=(n, d))
+    return Records(ids=np.array([f"r{k}" for k in range(n)]), columns={"x": x, "y": x[:, 0] - x[:, 1]})
 
 
 def folder_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **broken: Any) -> Path:
     monkeypatch.setitem(LEARNERS, DescendingMean.name, DescendingMean)
-    learner = DescendingMean(epsilon=1.0, delta=0.01, capacity=60, **broken)
+    learner = DescendingMean(epsilon=1.0, delta=0.01, group=60, **broken)
     return DurableLearner.create(tmp_path / "run", learner, table(), seed=3).folder
 
 
@@ -62,12 +62,12 @@ def test_the_games_share_the_confidence() -> None:
 
 
 def labelled() -> Records:
-    data = table()
+    data = table(d=2)
     return Records(ids=data.ids, columns={"x": data.x.astype(np.float32), "y": (data.y > 0).astype(np.int64)})
 
 
 def test_games_without_a_claim_refute_nothing() -> None:
-    learner = DescendingMean(epsilon=1.0, delta=0.01, noise_cut=0.001, capacity=9)
+    learner = DescendingMean(epsilon=1.0, delta=0.01, noise_cut=0.001, group=9)
     for games in (["in_or_out"], ["adaptive"], ["one_run_in_or_out"]):
         found = audit_learner(learner, table(), games=games, rounds=64, size=20, canaries=16)
         assert [v.outcome for v in found.verdicts] == ["no claim"] and found.exit_code == 0

@@ -20,8 +20,9 @@ def test_the_certificate_holds_against_retraining_and_twice_against_never_in() -
     doubled = CLAIM.promised("never_in")
     assert doubled[0] == pytest.approx((2.0, (1 + math.e) * 0.01)) and doubled[1] == pytest.approx((0.0, 0.6))
     assert CLAIM.promised("in_or_out") == ()
-    private = Claim(points=CLAIM.points, notion="privacy")
-    assert private.promised("never_in") == private.promised("in_or_out") == CLAIM.points
+    assert CLAIM.promised("all_coins") == CLAIM.points
+    private = Claim(points=CLAIM.points, private=True)
+    assert private.promised("in_or_out") == CLAIM.points and private.promised("never_in") == doubled
     assert Claim(points=((800.0, 0.5),)).promised("never_in")[0] == (1600.0, 1.0)
 
 
@@ -38,6 +39,25 @@ def test_the_triangle_is_attained() -> None:
 def test_requests_that_look_are_covered_only_if_the_claim_says_so() -> None:
     assert CLAIM.promised("retrained", adaptive=True) == ()
     assert Claim(points=CLAIM.points, adaptive=True).promised("retrained", adaptive=True) == CLAIM.points
+
+
+def test_one_sided_certificates_have_no_triangle_and_half_a_test() -> None:
+    claim = Claim(points=CLAIM.points, one_sided=True)
+    assert (
+        claim.promised("never_in") == () and claim.promised("retrained") == claim.promised("all_coins") == CLAIM.points
+    )
+    likelier, rarer = counted(5, 900), counted(900, 5)
+    for separation, outcome in ((likelier, "refuted"), (rarer, "not refuted")):
+        found = judge_separation("x", separation, claim, ((1.0, 1e-5),), delta=0.0, confidence=0.95)
+        assert found.outcome == outcome
+        assert judge(separation, ((1.0, 1e-5),))[0] == "refuted"
+    assert likelier.bound(1e-5, one_sided=True) == pytest.approx(likelier.bound(1e-5))
+    assert counted(5, 995).bound(0.5, one_sided=True) == 0.0
+
+
+def test_a_certificate_for_equal_noise_is_not_about_a_fit_on_fewer() -> None:
+    claim = Claim(points=CLAIM.points, equal_noise=True)
+    assert claim.promised("retrained") == () and claim.promised("never_in") == CLAIM.promised("never_in")
 
 
 def test_words_become_claims() -> None:

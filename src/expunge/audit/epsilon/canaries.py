@@ -80,6 +80,18 @@ def make_canaries(base: Records, number: int, *, kind: str, task: str, seed: int
     return _like(base, names, x.reshape((number, *base.x.shape[1:])), y, models)
 
 
+def stand_ins(base: Records, number: int, *, seed: int) -> Records:
+    """`number` records with as little to say as can be: what is in where a canary is not.
+
+    With them both worlds have learned from, and deleted, equally many records, which no certificate hides. Their
+    features are 0, where a record moves the weights of a linear model not at all, and their labels those of `base` in
+    turn.
+    """
+    names = np.array([f"stand-in {seed} {k}" for k in range(number)])
+    models = base.y.argsort(kind="stable")[np.linspace(0, len(base) - 1, number).astype(np.int64)]
+    return _like(base, names, np.zeros((number, *base.x.shape[1:])), base.y[models], models)
+
+
 def _directions(flat: npt.NDArray[np.float64], number: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """(number, d) unit rows: principal directions from the least used on, then the same with the sign turned.
 

@@ -4,11 +4,14 @@ A certificate of unlearning compares the model after deletion with one retrained
 remains, M(S) for the model after the set S was in and deleted, R for the retrained one. (ε, δ) holds between
 
 - **retrained**: M(S) and R: the certificate itself;
-- **never in**: M(S) and M(S') for two sets, one perhaps without the canary, both after a deletion. Both are
-  (ε, δ)-close to R, so by the triangle they are (2ε, (1+e^ε)δ)-close to each other: P[M(S)∈E] <= e^ε P[R∈E] + δ
-  <= e^ε(e^ε P[M(S')∈E] + δ) + δ;
+- **never in**: M(S) and M(S') for two sets, with the canary in one and a stand-in for it in the other, both deleted.
+  Both are (ε, δ)-close to R, so by the triangle they are (2ε, (1+e^ε)δ)-close to each other:
+  P[M(S)∈E] <= e^ε P[R∈E] + δ <= e^ε (e^ε P[M(S')∈E] + δ) + δ;
+- **all coins**: M(S), with S drawn by coins, and R, which knows nothing of them: see `one_run`;
 - **in or out**: a model with the record and one without, nothing deleted: differential privacy. A certificate of
   unlearning promises nothing there; a learner that is private from the start promises its (ε, δ).
+
+A one-sided certificate has only P[M(S)∈E] <= e^ε P[R∈E] + δ: no triangle, and only one direction of a test counts.
 
 A mechanism often promises more than one point: for Gaussian noise, a δ for every ε. All points of a `Claim` are held
 against the counts, and any one that fails refutes the mechanism.
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from expunge.audit.epsilon.one_run import joint_lower_bound, lower_bound
@@ -26,7 +29,7 @@ from expunge.audit.epsilon.populations import Separation
 from expunge.errors import RequestError
 from expunge.guarantee import Certified, Exact, Guarantee
 
-Against = Literal["retrained", "never_in", "in_or_out"]
+Against = Literal["retrained", "never_in", "in_or_out", "all_coins"]
 Outcome = Literal["refuted", "not refuted", "no claim"]
 Point = tuple[float, float]
 
@@ -37,16 +40,16 @@ class Claim:
 
     Args:
         points: (ε, δ), all of which are claimed; the first is the one that is printed.
-        notion: ``unlearning`` (against retraining) or ``privacy`` (with against without, nothing deleted), which
-            implies unlearning.
-        adaptive: whether it also covers requests that depend on what was released.
         words: how the mechanism put it.
+        adaptive, private, one_sided, equal_noise: see `expunge.audit.epsilon.games.claim_from`.
     """
 
     points: tuple[Point, ...]
-    notion: Literal["unlearning", "privacy"] = "unlearning"
-    adaptive: bool = False
     words: str = ""
+    adaptive: bool = False
+    private: bool = False
+    one_sided: bool = False
+    equal_noise: bool = False
 
     def __post_init__(self) -> None:
         if not self.points:
@@ -57,23 +60,25 @@ class Claim:
 
     def promised(self, against: Against, *, adaptive: bool = False) -> tuple[Point, ...]:
         """The points that hold for a game; none where the claim says nothing about it."""
-        if adaptive and not self.adaptive:
+        nothing = {
+            "retrained": self.equal_noise,
+            "never_in": self.one_sided,
+            "in_or_out": not self.private,
+            "all_coins": False,
+        }
+        if nothing[against] or (adaptive and not self.adaptive):
             return ()
-        if against == "in_or_out" and self.notion != "privacy":
-            return ()
-        if against == "never_in" and self.notion == "unlearning":
+        if against == "never_in":
             return tuple((2 * e, min(1.0, (1 + math.exp(min(e, 700.0))) * d)) for e, d in self.points)
         return self.points
 
 
-def claim_of(guarantee: Guarantee, *, adaptive: bool = False, private: bool = False) -> Claim | None:
+def claim_of(guarantee: Guarantee) -> Claim | None:
     """The claim in a guarantee: its (ε, δ), or (0, 0) for an exact one; None for a word that claims no ε."""
-    notion: Literal["unlearning", "privacy"] = "privacy" if private else "unlearning"
     if isinstance(guarantee, Certified):
-        point = (guarantee.epsilon, guarantee.delta)
-        return Claim(points=(point,), notion=notion, adaptive=adaptive, words=str(guarantee))
+        return Claim(points=((guarantee.epsilon, guarantee.delta),), words=str(guarantee))
     if isinstance(guarantee, Exact):
-        return Claim(points=((0.0, 0.0),), adaptive=adaptive, words=str(guarantee))
+        return Claim(points=((0.0, 0.0),), words=str(guarantee))
     return None
 
 
@@ -84,8 +89,7 @@ def weakest(claims: Iterable[Claim]) -> Claim | None:
         return None
     places = min(len(c.points) for c in found)
     points = tuple((max(c.points[i][0] for c in found), max(c.points[i][1] for c in found)) for i in range(places))
-    first = found[0]
-    return Claim(points=points, notion=first.notion, adaptive=all(c.adaptive for c in found), words=first.words)
+    return replace(found[0], points=points)
 
 
 def rule_delta(points: tuple[Point, ...]) -> float:
@@ -156,7 +160,8 @@ def judge_separation(
     confidence: float,
 ) -> Verdict:
     """The verdict on a game of two populations; `delta` is read where nothing is promised."""
-    bounds = [separation.bound(d, confidence) for _, d in promised]
+    one_sided = claim is not None and claim.one_sided
+    bounds = [separation.bound(d, confidence, one_sided=one_sided) for _, d in promised]
     return _verdict(
         game, bounds, claim, promised, separation.bound(delta, confidence), delta, confidence, separation.as_dict()
     )

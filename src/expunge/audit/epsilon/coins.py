@@ -1,7 +1,8 @@
 """The game in one run: m canaries, a coin each; those that fell in are learned and then deleted in one request.
 
-A real record is deleted with them in any case, so that there is always something to delete and the request says nothing
-of the coins. Guesses rest on the answers to each canary, less what models that never saw any of them answer.
+Where a coin falls out, a stand-in is learned and deleted instead, so that neither the number of records nor the size of
+the request says anything of the coins. Guesses rest on the answers to each canary, less those of models that
+never saw any of them and went through the same with stand-ins alone.
 
 Several runs may be played: their coins are independent, so equation (1) of `one_run` holds for all coins together, and
 (2), which is about one release, for each run by itself; it is applied to the first.
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from expunge.audit.epsilon.canaries import joined, make_canaries
+from expunge.audit.epsilon.canaries import joined, make_canaries, stand_ins
 from expunge.audit.epsilon.claims import Claim, weakest
 from expunge.audit.epsilon.games import Tick, claim_from
 from expunge.audit.epsilon.observe import Access, check_access, per_record, rounded
@@ -69,8 +70,9 @@ def play_one_run(
     """Learn with the canaries whose coins fell in and, if `deleted`, forget them; a function of its arguments.
 
     Args:
-        canaries: m of each run, 16 at least; half orthogonal, half mislabelled. references: models that never saw one,
-            two at least, against which answers are measured. deleted: False asks about privacy, not about deletion.
+        canaries: m of each run, 16 at least; orthogonal as far as there are directions, then mislabelled.
+        references: models that never saw one, two at least, against which answers are measured.
+        deleted: False asks about privacy, not about deletion.
 
     Raises:
         RequestError: too few canaries, runs or references.
@@ -83,29 +85,29 @@ def play_one_run(
         )
     from expunge.training.seeds import derive
 
-    pool = joined(
-        make_canaries(base, canaries - canaries // 2, kind="orthogonal", task=learner.task, seed=seed),
-        make_canaries(base, canaries // 2, kind="mislabelled", task=learner.task, seed=seed),
-    )
+    width = int(np.prod(base.x.shape[1:], dtype=int))
+    kinds = {"orthogonal": min(canaries, width), "mislabelled": canaries - min(canaries, width)}
+    tables = [make_canaries(base, m, kind=kind, task=learner.task, seed=seed) for kind, m in kinds.items() if m]
+    pool = joined(*tables)
+    others = stand_ins(base, canaries, seed=seed)
 
-    def answers(state_seed: int, inside: Bools | None) -> tuple[Floats, Claim | None]:
-        if inside is None:
-            state, claim = learner.fit(base, seed=state_seed), None
-        else:
-            state, claim = learner.fit(joined(base, pool.take(inside)), seed=state_seed), None
-            if deleted:
-                state, unlearned = learner.forget(state, [*pool.ids[inside].tolist(), decoy])
-                claim = claim_from(learner, state, unlearned.guarantee)
-            elif getattr(learner, "private", False):
-                after, unlearned = learner.forget(state.copy(), [decoy])  # what it claims for one record
-                claim = claim_from(learner, after, unlearned.guarantee)
+    def answers(state_seed: int, inside: Bools) -> tuple[Floats, Claim | None]:
+        claim = None
+        chosen = joined(pool.take(inside), others.take(~inside)) if deleted else pool.take(inside)
+        state = learner.fit(joined(base, chosen), seed=state_seed)
+        if deleted:
+            state, unlearned = learner.forget(state, chosen.ids.tolist())
+            claim = claim_from(learner, state, unlearned.guarantee)
+        elif getattr(learner, "private", False):
+            after, unlearned = learner.forget(state.copy(), base.ids[:1].tolist())  # what it claims for one record
+            claim = claim_from(learner, after, unlearned.guarantee)
         if tick:
             tick()
         values = per_record(learner, state, pool, access)
         return (rounded(values) if learner.equality == "real_arithmetic" else values), claim
 
-    decoy = str(base.ids[unit_hash(base.ids, f"decoy {seed}").argmin()])
-    known = np.array([answers(derive(seed, "one run", "reference", k), None)[0] for k in range(references)])
+    nobody = np.zeros(canaries, dtype=bool)
+    known = np.array([answers(derive(seed, "one run", "reference", k), nobody)[0] for k in range(references)])
     variance = known.var(axis=0, ddof=1)
     spread = np.sqrt((variance + variance.mean()) / 2)
     spread = np.where(spread > 0, spread, 1.0)

@@ -2,11 +2,11 @@
 
 One round learns anew in each world, with a seed of its own, carries out the requests and looks at what is released.
 
-| against      | this world                          | the other                           |
-|--------------|-------------------------------------|-------------------------------------|
-| `retrained`  | canary and companions in, deleted   | learned without them                |
-| `never_in`   | canary and companions in, deleted   | companions in, deleted              |
-| `in_or_out`  | canary in, nothing deleted          | canary not in, nothing deleted      |
+| against      | this world                          | the other                                            |
+|--------------|-------------------------------------|------------------------------------------------------|
+| `retrained`  | canary and companions in, deleted   | learned without them                                 |
+| `never_in`   | canary and companions in, deleted   | a stand-in and companions in, deleted: never canary  |
+| `in_or_out`  | canary in, nothing deleted          | canary not in, nothing deleted                       |
 
 Companions are real records deleted in the same sequence: chosen at **random**; **class_skewed**, all of the canary's
 class (for numbers, of its end of the range), which leaves the canary's neighbourhood empty; or **adaptive**, one
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from expunge.accounting.charges import Bounded, Residual
 from expunge.accounting.ledger import Ledger
-from expunge.audit.epsilon.canaries import KINDS, joined, make_canaries
+from expunge.audit.epsilon.canaries import KINDS, joined, make_canaries, stand_ins
 from expunge.audit.epsilon.claims import Against, Claim, claim_of, weakest
 from expunge.audit.epsilon.observe import Access, check_access, per_model, per_record
 from expunge.data.records import Records
@@ -91,28 +91,47 @@ class Played:
 def claim_from(learner: Learner, state: State, guarantee: Guarantee) -> Claim | None:
     """What a learner claims with this outcome: its guarantee, and the privacy profile of its ledger where it has one.
 
-    A profile is read from ``facts["ledger"]`` if every charge is a mechanism with a privacy loss distribution. Guo's
-    residuals are none: there the certificate's one point is all that is proved.
+    A learner class may say more of itself, each False where it says nothing:
 
-    A learner class may say more of itself: ``adaptive = True`` (requests may depend on what was released) and ``private
-    = True`` (its models are differentially private before anything is deleted).
+    - ``adaptive``: requests may depend on what was released;
+    - ``private``: its models are differentially private before anything is deleted;
+    - ``one_sided``: no outcome is likelier than e^ε times its probability after retraining plus δ, not the reverse;
+    - ``equal_noise``: the certificate compares with a model of what remains that is released with the noise of the
+      original number of records, which no fit on fewer has: `retrained` is then no game it is about.
     """
-    claim = claim_of(
-        guarantee, adaptive=bool(getattr(learner, "adaptive", False)), private=bool(getattr(learner, "private", False))
-    )
+    claim = claim_of(guarantee)
+    if claim is None:
+        return None
+    points = claim.points
     ledger = state.facts.get("ledger")
-    if claim is None or not isinstance(guarantee, Certified) or not isinstance(ledger, Mapping):
-        return claim
-    return replace(claim, points=(*claim.points, *profile(json.dumps(ledger, sort_keys=True), guarantee.epsilon)))
+    if isinstance(guarantee, Certified) and isinstance(ledger, Mapping):
+        points = (*points, *profile(json.dumps(ledger, sort_keys=True), guarantee.epsilon, guarantee.delta))
+    return replace(
+        claim,
+        points=points,
+        adaptive=bool(getattr(learner, "adaptive", False)),
+        private=bool(getattr(learner, "private", False)),
+        one_sided=bool(getattr(learner, "one_sided", False)),
+        equal_noise=bool(getattr(learner, "equal_noise", False)),
+    )
 
 
 @lru_cache(maxsize=64)
-def profile(ledger: str, epsilon: float) -> tuple[tuple[float, float], ...]:
-    """(ε', δ) of a ledger, as JSON text, at ε' = 0, ε/8, ε/4 and ε/2; none where only one point is proved."""
+def profile(ledger: str, epsilon: float, delta: float) -> tuple[tuple[float, float], ...]:
+    """(ε', δ') of a ledger, as JSON text, at ε' = 0, ε/8, ε/4 and ε/2; none where only (ε, δ) itself is certified.
+
+    None for residuals of Guo's form, for charges without a privacy loss distribution, and for a ledger that has spent
+    much less than the certificate says: that is the price of one record, or of one request, where the certificate is
+    about all that may come. What the certificate adds to the ledger's δ is added to every δ'.
+    """
     told = Ledger.from_dict(json.loads(ledger))
     if not told.charges or told.notion != "pld" or any(isinstance(c, Residual | Bounded) for c in told.charges):
         return ()
-    return tuple((e, told.delta(e)) for e in (0.0, epsilon / 8, epsilon / 4, epsilon / 2))
+    spent = told.delta(epsilon)
+    if not 0.4 * delta <= spent:
+        return ()
+    more = max(0.0, delta - spent)
+    return tuple((e, min(1.0, told.delta(e) + more)) for e in (0.0, epsilon / 8, epsilon / 4, epsilon / 2))
 
 
 def companions(base: Records, canaries: Records, game: Game, task: str, seed: int) -> tuple[str, ...]:
@@ -160,8 +179,8 @@ def play(
     both = joined(base, canaries)
     gone = tuple(canaries.ids.tolist())
     order = unit_hash(base.ids, f"probes {seed}").argsort(kind="stable")
-    kept = [i for i in base.ids[order].tolist() if i not in settled][: PROBES + 1]
-    decoy, staying = (kept[0],), kept[1:]
+    staying = [i for i in base.ids[order].tolist() if i not in settled][:PROBES]
+    others = stand_ins(base, len(canaries), seed=seed)
     seen: tuple[list[Floats], list[Floats]] = ([], [])
     claims: list[Claim | None] = []
 
@@ -183,15 +202,15 @@ def play(
                 state, requests = _adapt(learner, state, base, game.companions, access, guarantees)
                 wanted = gone
             else:
-                wanted = (*settled, *(decoy if game.against == "never_in" else ()), *gone)
+                wanted = (*settled, *gone)
             state = _forget(learner, state, wanted, game.one_by_one, guarantees)
             claims.append(claim_from(learner, state, guarantees[-1]))
         seen[0].append(look(state, requests))
         if tick:
             tick()
         if game.against == "never_in":
-            other = learner.fit(base, seed=theirs)
-            other = _forget(learner, other, (*settled, *decoy), game.one_by_one, [])
+            other = learner.fit(joined(base, others), seed=theirs)
+            other = _forget(learner, other, (*settled, *others.ids.tolist()), game.one_by_one, [])
         else:
             other = learner.fit(
                 base.without(requests) if requests and game.against == "retrained" else base, seed=theirs

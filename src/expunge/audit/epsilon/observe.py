@@ -96,4 +96,4 @@ def rounded(values: Floats, digits: int = DIGITS) -> Floats:
     if largest == 0:
         return values
     unit = 10.0 ** (np.floor(np.log10(largest)) - digits + 1)
-    return np.round(values / unit) * unit
+    return np.asarray(np.round(values / unit) * unit, dtype=np.float64)

@@ -13,6 +13,7 @@ This differs from those papers in:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,9 @@ import numpy.typing as npt
 
 from expunge.errors import DataError, RequestError
 from expunge.evaluation.metrics.checks import MODELS_RECORDS, floats, same_length
+from expunge.evaluation.metrics.epsilon import CAP
 from expunge.evaluation.metrics.honest_epsilon import epsilon_bound, honest_epsilon_worst
+from expunge.evaluation.metrics.intervals import clopper_pearson
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,18 +49,26 @@ class Separation:
     positives: int
     statistic: int
 
-    def bound(self, delta: float, confidence: float = 0.95) -> float:
-        """Lower bound on ε at `delta`, nats in [0, 50]; the bounds at all δ hold together with `confidence`."""
-        return float(
-            epsilon_bound(
-                self.false_positives,
-                self.negatives,
-                self.false_negatives,
-                self.positives,
-                delta=delta,
-                confidence=confidence,
+    def bound(self, delta: float, confidence: float = 0.95, *, one_sided: bool = False) -> float:
+        """Lower bound on ε at `delta`, nats in [0, 50]; the bounds at all δ hold together with `confidence`.
+
+        Args:
+            one_sided: count only what is likelier after deletion than never in, not the reverse.
+        """
+        if not one_sided:
+            return float(
+                epsilon_bound(
+                    self.false_positives,
+                    self.negatives,
+                    self.false_negatives,
+                    self.positives,
+                    delta=delta,
+                    confidence=confidence,
+                )
             )
-        )
+        theirs = clopper_pearson(self.false_positives, self.negatives, confidence).high
+        ours = 1.0 - clopper_pearson(self.false_negatives, self.positives, confidence).high - delta
+        return min(max(0.0, math.log(ours) - math.log(theirs)), CAP) if ours > 0 else 0.0
 
     def as_dict(self) -> dict[str, int]:
         return {

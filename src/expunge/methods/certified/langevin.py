@@ -18,7 +18,7 @@ Theorem 22, with the shifts a_t = c^{K−t}·const that make Σa_t² least; in t
 geometrically with K. The starts are the model before the request and the T−K-th iterate of a fit on D', whose T-th
 iterate is what is compared with. By the synchronous coupling they are no farther apart than
 
-    Z = a + c^{T−K}·2R + Σ_{t} c^t η·2rG/(n+r) ≤ a + c^{T−K}·2R + 2ηrG/((n+r)(1−c)),   a' = c^K Z               (3)
+    Z = a + c^{T−K} R + Σ_{t<T−K} c^t η·2rG/(n+r) ≤ a + c^{T−K} R + 2ηrG/((n+r)(1−c)),   a' = c^K Z              (3)
 
 r rows going of n + r, G the bound of the gradient of one row's loss (λw cancels in the difference), R the radius of the
 ball, a what is left of earlier requests (0 after a fit): the sequential case, by the triangle inequality of W∞. K is
@@ -29,12 +29,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from expunge.accounting import gaussian
+from expunge.accounting.concentrated import largest_rho
 from expunge.accounting.ledger import Ledger
 from expunge.data.records import Array, Records
 from expunge.errors import ModelError, NonFiniteLoss, RequestError
@@ -64,17 +64,6 @@ def amplified(distance: float, contraction: float, step_noise: float, steps: int
     # Σ_{t<K} c^{2t}: a difference of powers loses all digits where c is near 1
     total = steps if c2 == 1 else -math.expm1(steps * math.log(c2)) / (1 - c2) if c2 > 0 else 1.0
     return (distance * contraction**steps / step_noise) ** 2 / (2 * total)
-
-
-@lru_cache(maxsize=64)
-def largest_rho(epsilon: float, delta: float) -> float:
-    """The largest ρ for which a divergence of αρ at every order α is (ε, δ), by the ledger's own conversion."""
-    low, high = 0.0, epsilon
-    for _ in range(60):
-        middle = (low + high) / 2
-        spent = Ledger(epsilon, delta).concentrated(middle).epsilon(notion="rdp")
-        low, high = (middle, high) if spent <= epsilon else (low, middle)
-    return low
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +153,7 @@ class Langevin(Learner):
         descent = self.descent(vectors)
         c, rest = descent.contraction, self.fit_steps - steps
         moved = descent.step * descent.gradient_shift(removed, left) * (1 - c**rest) / (1 - c)
-        return min(before + c**rest * 2 * descent.reach + moved, 2 * descent.reach)
+        return min(before + c**rest * descent.reach + moved, 2 * descent.reach)
 
     def rho(self, steps: int, removed: int, left: int, *, before: float = 0.0, vectors: int = 1) -> float:
         """(2) for such a request: the divergence per order from a fit on what remains."""
@@ -259,9 +248,7 @@ class Langevin(Learner):
     def _learned(self, weights: Float, facts: dict[str, Any], examples: int, event: dict[str, Any]) -> Learned:
         if not np.isfinite(weights).all():
             raise NonFiniteLoss(self.name, self.fit_steps)
-        return Learned(
-            parts={"published.model": {"weights": weights}}, facts=facts, examples=examples, trace=(event,)
-        )
+        return Learned(parts={"published.model": {"weights": weights}}, facts=facts, examples=examples, trace=(event,))
 
     def _constants(self, descent: Descent) -> dict[str, float]:
         return {
