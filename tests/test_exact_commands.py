@@ -187,3 +187,18 @@ def test_the_demo_shows_evidence_and_catches_every_alteration(tmp_path: Path, mo
     assert not (tmp_path / "altered").exists()
     said = demo_exact.narrate_exact(evidence)
     assert "Of 7 alterations 7 were caught" in said
+
+
+def test_ctrl_c_behind_a_librarys_error_is_still_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    from expunge import cli
+
+    def answered() -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("half imported") from error
+
+    monkeypatch.setattr(cli, "app", lambda **_: answered())
+    with pytest.raises(SystemExit) as told:
+        cli.main()
+    assert told.value.code == 130

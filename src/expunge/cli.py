@@ -220,6 +220,15 @@ app.add_typer(commands.audit, name="audit")
 app.add_typer(commands.keys, name="keys")
 
 
+def _from_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C lies behind an error: a library may answer it with an error of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def main() -> None:
     """Entry point: errors become one line and an exit code, never a traceback."""
     interrupted = "interrupted: run the same command again and it goes on where it was"
@@ -235,6 +244,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:  # click's own usage errors, without importing click for it
+        if _from_interrupt(error):
+            typer.echo(interrupted, err=True)
+            sys.exit(130)
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             show = getattr(error, "show", None)
             show() if show else typer.echo(f"error: {error}", err=True)

@@ -54,6 +54,7 @@ def test_every_accountant_that_has_a_bound():
     assert [a.notion for a in make_accounting(noise=5.0, notion="gdp").accounts] == ["gdp"]
     with pytest.raises(MissingEvidence):
         make_accounting(mechanism="laplace", noise=5.0, notion="gdp")
+    assert make_accounting(noise=5.0, count=4).accounts[0].epsilon == gaussian.epsilon(1e-5, 5.0, 2.0)
     assert make_accounting(noise=5.0, group=4).accounts[0].epsilon == gaussian.epsilon(1e-5, 5.0, 4.0)
 
 

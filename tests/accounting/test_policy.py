@@ -127,6 +127,7 @@ def test_enough_and_not_enough():
 def test_the_policys_delta_counts_not_the_ledgers():
     ledger = Ledger(8.0, 1e-2).gaussian(1, 4.0)
     assert POLICY.judge(ledger).epsilon == EMPTY.gaussian(1, 4.0).spent > ledger.spent
+    assert POLICY.judge(Ledger(8.0, 1e-2).laplace(1, 2)).attacker == POLICY.judge(EMPTY.laplace(1, 2)).attacker
 
 
 def test_a_group_is_judged_as_a_group():

@@ -284,6 +284,17 @@ def test_the_same_seed_forges_the_same_log_and_another_seed_another() -> None:
     assert once == twice and once != other
 
 
+def test_other_rows_are_offered_at_every_step_and_by_every_seed() -> None:
+    run = line(epochs=10)
+
+    def stand_ins(seed: int) -> list[int]:
+        (forgery,) = forge(run, ["r1"], searches=["closest"], candidates=1, seed=seed)
+        return [int(s.batch.rows[run.batch(s.step).tolist().index(1)]) for s in forgery.steps]
+
+    assert len(stand_ins(0)) == 10 and len(set(stand_ins(0))) > 4
+    assert stand_ins(0) != stand_ins(1)
+
+
 def test_refusals_come_before_any_work() -> None:
     run = line()
     with pytest.raises(UnknownIds):
@@ -640,6 +651,13 @@ def test_the_command_refuses(held: Held, tmp_path: Path) -> None:
             audit_forge(held.folder, **bad)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="cannot read the checkpoint"):
         audit_forge(held.folder, public_keys=held.public, checkpoint=tmp_path / "none")
+    lonely = learner(steps_per_epoch=400, smallest_batch=2)
+    DurableLearner.create(tmp_path / "lonely", lonely, held.table)
+    run = ReplayRun(lonely, DurableLearner(tmp_path / "lonely").state)
+    used = {int(row) for step in range(run.steps) for row in run.batch(step)}
+    left_out = next(i for k, i in enumerate(run.ids) if k not in used)
+    with pytest.raises(RequestError, match="used in a step"):
+        audit_forge(tmp_path / "lonely", ids=left_out)
     DurableLearner.create(tmp_path / "shards", LEARNER, load_digits().take(np.arange(20)))
     with pytest.raises(RequestError, match="keeps no training log"):
         audit_forge(tmp_path / "shards")

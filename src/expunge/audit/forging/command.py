@@ -163,8 +163,12 @@ def audit_forge(
     elif public_keys is not None:
         raise RequestError(f"{folder} is not in custody: there is nothing to check with keys", "Leave the keys out")
     run = ReplayRun(learner, state)
-    hidden = tuple(dict.fromkeys(ids)) or _draw(run, rows, seed)
+    hidden = tuple(dict.fromkeys((ids,) if isinstance(ids, str) else ids)) or _draw(run, rows, seed)
     forgeries = forge(run, hidden, searches=searches, candidates=candidates, seed=seed, progress=progress)
+    if not any(forgery.steps for forgery in forgeries):
+        raise RequestError(
+            "none of these rows was used in a step, so the log is without them as it is", "Name rows that were used"
+        )
     chosen = tuple(dict.fromkeys(searches))
     odd, against = dict.fromkeys(chosen, 0), dict.fromkeys(chosen, 0)
     for forgery in forgeries:

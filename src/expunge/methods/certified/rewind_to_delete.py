@@ -18,7 +18,7 @@ feature ‖z‖² ≤ R² + 1, G = √2 ‖z‖, S = ‖z‖²/2, and it is conv
 a smooth one only within a ball that nobody holds it to: there the noise is given by hand, and the outcome is called
 ``empirical``.
 
-This differs from the authors' code in (written from the paper, their code was not read):
+This differs from the authors' code in (written from the paper's abstract and the derivation above, without their code):
     1. Full batches, as the theorem has it; their experiments descend on batches.
     2. G and S are derived; their experiments estimate them from the data, which proves nothing and tells of the data.
     3. The convex case has its own Δ, and σ is the analytic Gaussian mechanism's.
