@@ -20,14 +20,17 @@ ORDER = (
     "requests",
     "methods",
     "exact",
+    "audit",
     "forecast",
+    "accounting",
+    "audits-of-epsilon",
+    "forging",
     "metrics",
     "attacks",
     "datasets",
     "estimators",
     "training",
     "report",
-    "audit",
     "decisions",
     "reference",
 )
@@ -55,13 +58,14 @@ def learners() -> str:
             _link(name),
             _sentence(m.summary),
             m.task,
+            m.form,
             m.guarantee.word if m.equality is None else f"exact, {m.equality.replace('_', ' ')}",
             _words(m.needs),
             m.paper,
         )
-        for name, m in sorted(LEARNERS.items(), key=lambda item: (item[1].task, item[0]))
+        for name, m in sorted(LEARNERS.items(), key=lambda item: (FORMS.index(item[1].form), item[1].task, item[0]))
     ]
-    return _table(("learner", "what it does", "task", "guarantee and equality", "needs", "paper"), rows)
+    return _table(("learner", "what it does", "task", "form", "strongest guarantee", "needs", "paper"), rows)
 
 
 def metrics() -> str:

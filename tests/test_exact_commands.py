@@ -169,6 +169,17 @@ def test_other_learners_from_the_command_line(tmp_path: Path) -> None:
     assert listed["sisa"]["guarantee"] == "exact(bitwise)" and listed["statistical_query"]["guarantee"] == "empirical"
 
 
+def test_the_noise_of_a_certified_learner_is_secret(tmp_path: Path) -> None:
+    seeds = set()
+    for k in range(2):
+        run("fit", "descent_to_delete", "breast_cancer", "--out", str(tmp_path / str(k)))
+        seeds.add(json.loads((tmp_path / str(k) / "state.json").read_text())["seed"])
+    assert len(seeds) == 2 and min(seeds) > 2**32
+    run("keys", "make", str(tmp_path / "keys"))
+    with pytest.raises(RequestError, match="secret"):
+        run("fit", "descent_to_delete", "digits", "--out", str(tmp_path / "x"), "--keys", str(tmp_path / "keys"))
+
+
 def test_forecast_prints_cost_and_speedup() -> None:
     told = run("forecast", "--rows", "10000", "--shards", "20", "--requests", "8", "--batch")
     assert told["speedup"] == pytest.approx(3.0, abs=0.05)

@@ -33,7 +33,7 @@ def fit(
     owner: Annotated[str | None, typer.Option(help="Column of owners.")] = None,
     label: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     train_share: Annotated[float, typer.Option(help="Share that is learned from; the rest is tested on.")] = 1.0,
-    seed: int = 0,
+    seed: Annotated[int | None, typer.Option(help="0 by default; secret and random for certified learners.")] = None,
     keys: Keys = None,
     signer: Annotated[str, typer.Option(help="Name under which new keys sign.")] = "localhost/expunge",
     engine: Annotated[str, typer.Option(help="process or ray: who trains the shards.")] = "process",

@@ -6,6 +6,7 @@ rows, the log and the certificates (`expunge.audit`).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def learn(
     epochs: int | None = None,
     columns: Mapping[str, Any] | None = None,
     train_share: float = 1.0,
-    seed: int = 0,
+    seed: int | None = None,
     keys: KeyFolder | None = None,
     engine: str = "process",
     processes: int = 1,
@@ -128,6 +129,7 @@ def learn(
     """Learn from a data set into `out`; a repeated call finds it there.
 
     Args:
+        seed: by default 0, and a secret one for certified learners: whoever knows it subtracts their noise.
         columns: roles of columns for files (`load_records`). train_share: of the records that are learned from, by the
             hash of the id; the rest is tested on. engine: ``process`` or ``ray``. processes: 0 is one a core.
 
@@ -139,6 +141,14 @@ def learn(
     """
     if name not in LEARNERS:
         raise UnknownName("learner", name, LEARNERS)
+    certified = LEARNERS[name].form == "certified"
+    if certified and keys is not None:
+        raise RequestError(
+            f"certificates state the seed, and the noise of {name} is secret only as long as its seed is",
+            "Learn without `--keys`: signed certificates are for exact learners so far",
+        )
+    if seed is None:
+        seed = secrets.randbits(62) if certified else 0
     if not 0 < train_share <= 1:
         raise RequestError(f"the training share is {train_share:g}", "Give a number above 0 and at most 1")
     given = {key: value for key, value in (columns or {}).items() if value is not None}
@@ -175,6 +185,7 @@ def _about(durable: DurableLearner, test: Records | None) -> dict[str, Any]:
         "learner": learner.name,
         "folder": str(durable.folder),
         "guarantee": learner.guarantee.word if learner.equality is None else f"exact({learner.equality})",
+        "task": learner.task,
         "records": len(state.rows),
         "owners": len(durable.owners()),
         "parts": len(state.parts),

@@ -11,7 +11,7 @@ from gaussian_learners import DescendingMean, PrivateMean, at_the_edge
 
 from expunge.audit.epsilon.canaries import KINDS, joined, make_canaries, small_set, stand_ins
 from expunge.audit.epsilon.claims import Verdict, judge_one_run, judge_separation, rule_delta
-from expunge.audit.epsilon.coins import guess_coins, play_one_run
+from expunge.audit.epsilon.coins import Flips, guess_coins, play_one_run
 from expunge.audit.epsilon.games import (
     Game,
     Played,
@@ -198,6 +198,16 @@ def test_a_run_learns_and_deletes_as_many_whatever_the_coins_say() -> None:
     Spy.learned.clear()
     flips = play_one_run(Spy(), wide(), canaries=16, references=2, deleted=False, seed=0)
     assert not Spy.asked and len(Spy.learned[-1] - everyone) == flips.coins.sum() and flips.claim is None
+
+
+def test_a_rule_that_is_chosen_on_shown_coins_gains_nothing_on_noise() -> None:
+    rng = np.random.default_rng(0)
+    made = right = 0
+    for seed in range(300):
+        flips = Flips(scores=rng.normal(size=(1, 64)), coins=rng.random((1, 64)) < 0.5, claim=None)
+        found = guess_coins(flips, seed=seed)
+        made, right = made + found.guesses, right + found.right
+    assert abs(right / made - 0.5) < 0.025
 
 
 def test_shown_coins_do_not_count() -> None:
@@ -403,11 +413,12 @@ def test_canaries_for_images_numbers_and_owners() -> None:
 
 def test_a_small_set_keeps_every_class() -> None:
     base = labelled(200)
-    rare = base.y.copy()
-    rare[:] = 0
-    rare[3] = 1
+    rare = np.zeros_like(base.y)
+    common = small_set(replace(base, columns={**base.columns, "y": rare}), 10, 0, "classification")
+    outside = next(i for i in base.ids.tolist() if i not in common)
+    rare[base.rows([outside])] = 1
     small = small_set(replace(base, columns={**base.columns, "y": rare}), 10, 0, "classification")
-    assert len(small) in (10, 11) and "r3" in small
+    assert len(common) == 10 and set(small.ids.tolist()) == {*common.ids.tolist(), outside}
     assert small_set(base, 10**6, 0, "classification").digest() == base.digest()
     with pytest.raises(RequestError):
         small_set(base, 3, 0, "classification")
@@ -467,7 +478,8 @@ def test_a_profile_is_read_from_a_ledger_that_is_the_certificate() -> None:
     half = points(whole, 2e-5)  # a certificate that adds 1e-5 of its own to every point
     assert half[0] == (4.0, 2e-5) and half[1][1] == pytest.approx(claim.points[1][1] + 1e-5)
     empty = Ledger(4.0, 1e-5)
-    for ledger in (empty, empty.residual(0.01, noise=1.0), empty.gaussian(0.01, 1.0), empty.concentrated(0.01)):
+    spent = empty.residual(0.999 * empty.residual_limit(1.0), noise=1.0)
+    for ledger in (empty, spent, empty.gaussian(0.01, 1.0), empty.concentrated(0.01)):
         assert points(ledger) == [(4.0, 1e-5)]
     assert not claim.adaptive and not claim.private and not claim.one_sided and not claim.equal_noise
 

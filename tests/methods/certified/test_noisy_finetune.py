@@ -169,3 +169,15 @@ def test_running_statistics_are_refused(records: Records) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
         learner(**settings)
+
+
+def test_a_step_is_clipped_and_a_small_model_is_not_blown_up(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without noise and contraction one step moves by ηC_1 where the gradient is larger, from where the model is."""
+    monkeypatch.setattr(noisy_finetune.NoisyFinetune, "noise", 0.0)
+    made = learner(steps=1, recovery_epochs=0.0, regularisation=0.0, learning_rate=0.5, grad_norm=0.01, model_norm=1e6)
+    part = made.fit(records).parts[MODEL]
+    start = part["flat"].astype(float)
+    moved = made._unlearned(part, records, 0)[0]["flat"].astype(float)
+    assert np.linalg.norm(moved - start) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    shrunk = dataclasses.replace(made, model_norm=0.1)._unlearned(part, records, 0)[0]["flat"].astype(float)
+    assert np.linalg.norm(shrunk - start * 0.1 / np.linalg.norm(start)) == pytest.approx(0.5 * 0.01, rel=1e-3)
