@@ -16,6 +16,7 @@ from expunge.errors import RequestError, RunError, UnknownName
 from expunge.methods import LEARNERS
 from expunge.methods.durable import DurableLearner
 from expunge.methods.exact.naive_bayes import NaiveBayes
+from expunge.methods.learner import Job, Learned, State
 
 
 def table(n: int = 60, d: int = 40) -> Records:
@@ -73,6 +74,17 @@ def test_games_without_a_claim_refute_nothing() -> None:
         assert [v.outcome for v in found.verdicts] == ["no claim"] and found.exit_code == 0
         assert found.lines()[-1].startswith("nothing to refute")
     assert audit_learner(learner, table(), games=["in_or_out"], rounds=64, size=20).verdicts[0].observed > 1.0
+
+
+class Unforgetting(DescendingMean):
+    def remove(self, state: State, ids: tuple[str, ...], *, job: Job) -> Learned:
+        raise AssertionError("nothing is to be deleted")
+
+
+def test_games_about_privacy_delete_nothing() -> None:
+    for game in ("in_or_out", "one_run_in_or_out"):
+        found = audit_learner(Unforgetting(noise_cut=0.001), table(), games=[game], rounds=16, size=20, kind="extreme")
+        assert [v.outcome for v in found.verdicts] == ["no claim"]
 
 
 def test_refuses_before_anything_is_learned(tmp_path: Path) -> None:

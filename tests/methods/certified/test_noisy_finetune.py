@@ -181,3 +181,11 @@ def test_a_step_is_clipped_and_a_small_model_is_not_blown_up(records: Records, m
     assert np.linalg.norm(moved - start) == pytest.approx(0.5 * 0.01, rel=1e-3)
     shrunk = dataclasses.replace(made, model_norm=0.1)._unlearned(part, records, 0)[0]["flat"].astype(float)
     assert np.linalg.norm(shrunk - start * 0.1 / np.linalg.norm(start)) == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_noise_is_fresh_for_every_set_of_records(records: Records) -> None:
+    """Two models from one start on different remains must not share their noise: their difference would show."""
+    made = learner(way="output_perturbation", recovery_epochs=0.0)
+    part = made.fit(records).parts[MODEL]
+    first, second = (made._unlearned(part, records.take(np.arange(k, 60)), 0)[0]["flat"] for k in (1, 2))
+    assert (first - second).astype(float).std() == pytest.approx(made.noise * math.sqrt(2), rel=0.1)
