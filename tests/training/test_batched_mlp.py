@@ -83,3 +83,10 @@ def test_anything_else_is_left_to_other_engines(module: nn.Module) -> None:
 def test_shared_weights_are_left_to_other_engines() -> None:
     shared = nn.Linear(4, 4)
     assert mlp_layers(nn.Sequential(shared, nn.ReLU(), shared)) is None
+
+
+def test_a_layer_that_stands_twice_is_counted_twice() -> None:
+    first, relu, last = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
+    assert mlp_layers(nn.Sequential(first, relu, last)) == ["0", "2"]
+    assert mlp_layers(nn.Sequential(first, relu, last, relu)) is None
+    assert mlp_layers(nn.Sequential(first, relu, nn.Linear(4, 4), relu, last)) == ["0", "2", "4"]

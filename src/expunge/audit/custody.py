@@ -130,7 +130,7 @@ class Custody:
             lineage = {
                 "format": FORMAT,
                 "learner": learner.name,
-                "parameters": learner.parameters(),
+                "parameters": learner.public_parameters(),
                 "parametersDigest": parameters_digest(learner.parameters()),
                 "seed": state.seed,
                 "state": made.model_dump(mode="json", by_alias=True),

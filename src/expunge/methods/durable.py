@@ -286,7 +286,7 @@ class DurableLearner:
             cost=Cost(**change.cost),
             method=change.learner,
             seed=change.seed,
-            parameters=change.parameters,
+            parameters=self.learner.public_parameters(),
             trace=(*change.trace, {"destroyed": list(change.destroyed)}),
         )
 

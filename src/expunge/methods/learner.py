@@ -147,6 +147,10 @@ class Learner(ABC):
             (n, d), ``y`` (n,) float), ``clustering`` (``x`` (n, d)) or ``recommendation`` (``item`` (n,) item numbers;
             owners are the users).
         needs: ``recipe`` if it cannot be built without hyper-parameters.
+        secret: hyper-parameters that must not be shown, such as the key of its noise.
+        private: its certificate bounds presence against absence, not only forgotten against never seen. one_sided: only
+            removal is bounded. equal_noise: it compares with a fit at the noise of the state that was forgotten from.
+            adaptive: it holds for requests that depend on what was released. What audits read; see `audit.epsilon`.
     """
 
     name: ClassVar[str]
@@ -158,6 +162,11 @@ class Learner(ABC):
     equality: ClassVar[str | None] = "bitwise"
     task: ClassVar[str] = "classification"
     needs: ClassVar[tuple[str, ...]] = ()
+    secret: ClassVar[tuple[str, ...]] = ()
+    private: ClassVar[bool] = False
+    one_sided: ClassVar[bool] = False
+    equal_noise: ClassVar[bool] = False
+    adaptive: ClassVar[bool] = False
 
     # --- what a learner writes ---------------------------------------------------------------------------------------
 
@@ -226,7 +235,7 @@ class Learner(ABC):
             cost=cost,
             method=self.name,
             seed=state.seed,
-            parameters=self.parameters(),
+            parameters=self.public_parameters(),
             trace=learned.trace,
         )
         return after, unlearned
@@ -304,3 +313,8 @@ class Learner(ABC):
     def parameters(self) -> dict[str, Any]:
         """Hyper-parameters as JSON values."""
         return asdict(self) if is_dataclass(self) else {}
+
+    def public_parameters(self) -> dict[str, Any]:
+        """`parameters` with the secret ones left out where they were given."""
+        shown = self.parameters()
+        return {**shown, **{name: "(secret)" for name in self.secret if shown[name]}}

@@ -168,7 +168,7 @@ def _train_stack(plan: Plan, work: Sequence[ShardWork]) -> dict[int, Trained]:
             Classifier(stack.template).check_fits(due[0][1])
             purpose = "train" if stage == 0 else f"train/slice.{stage}"
             seeds = [shard_seed(plan.seed, w.shard) for w, _ in due]
-            loop = _loop(plan, stack, engine, seeds, purpose)
+            loop = _loop(plan, stack, engine, seeds, purpose, [records for _, records in due])
             train_loop(
                 loop,
                 Table.of([records for _, records in due]),
@@ -187,9 +187,12 @@ def _train_stack(plan: Plan, work: Sequence[ShardWork]) -> dict[int, Trained]:
     return {s: Trained(checkpoints={**kept[s], FINAL: now[s]}, examples=examples[s]) for s in now}
 
 
-def _loop(plan: Plan, stack: Stack, engine: Engine, seeds: Sequence[int], purpose: str) -> Loop:
+def _loop(
+    plan: Plan, stack: Stack, engine: Engine, seeds: Sequence[int], purpose: str, sets: Sequence[Records]
+) -> Loop:
     if not plan.noise:
         return Loop(stack, engine, seeds)
+    # Noise that stayed the same when a record left would vanish from the difference of the models before and after.
     return PrivateLoop(
         stack,
         engine,
@@ -198,6 +201,7 @@ def _loop(plan: Plan, stack: Stack, engine: Engine, seeds: Sequence[int], purpos
         max_grad_norm=plan.max_grad_norm,
         key=plan.key.encode(),
         purpose=purpose,
+        salts=[Records(ids=r.ids, columns={"x": r.x, "y": r.y}).digest().encode() for r in sets],
     )
 
 

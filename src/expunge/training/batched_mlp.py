@@ -22,7 +22,8 @@ def mlp_layers(module: nn.Module) -> list[str] | None:
         return None
     names: list[str] = []
     expect_linear = True
-    for position, (name, layer) in enumerate(module.named_children()):
+    # Not `named_children`, which names a layer that stands twice only once.
+    for position, (name, layer) in enumerate(module._modules.items()):
         if position == 0 and isinstance(layer, nn.Flatten) and layer.start_dim == 1:
             continue
         if expect_linear and type(layer) is nn.Linear and layer.bias is not None:

@@ -35,6 +35,7 @@ class PrivateLoop(Loop):
         noise_multiplier: standard deviation of the noise in units of `max_grad_norm`, ≥ 0.
         max_grad_norm: largest Euclidean norm of a record's gradient, > 0.
         key: of the noise, with the model's seed and the step. Whoever knows it subtracts the noise.
+        salts: one a model, such as a digest of its records, so that other records have other noise.
         clip: how the clipped sum is computed, see `expunge.training.clipping`.
         divisor: of the sum, a number that depends on no record; None: the width of the batch.
         label_smoothing: of the cross-entropy, in [0, 1).
@@ -44,6 +45,7 @@ class PrivateLoop(Loop):
     max_grad_norm: float = 1.0
     key: bytes = b""
     purpose: str = field(default="", repr=False)
+    salts: Sequence[bytes] = ()
     clip: Clip = clipped_by_vmap
     divisor: float | None = None
     label_smoothing: float = 0.0
@@ -78,7 +80,7 @@ class PrivateLoop(Loop):
             step = 0 if done is None else int(done[k])
             row, loss, count = self._one(batch, k, step)
             if self.noise_multiplier:
-                noise = torch.randn(row.shape, generator=self._generator(int(self.seeds[k]), step))
+                noise = torch.randn(row.shape, generator=self._generator(k, step))
                 row = row + self.noise_multiplier * self.max_grad_norm * noise
             flat[k] = row / (batch.weight.shape[1] if self.divisor is None else self.divisor)
             losses.append(loss)
@@ -113,8 +115,10 @@ class PrivateLoop(Loop):
         found = self.clip(self.stack.template, parameters, buffers, x, y, self.max_grad_norm, self.label_smoothing)
         return found.total, found.losses
 
-    def _generator(self, seed: int, step: int) -> torch.Generator:
-        text = b"\x00".join([b"noise", self.key, str(seed).encode(), self.purpose.encode(), str(step).encode()])
+    def _generator(self, k: int, step: int) -> torch.Generator:
+        salt = self.salts[k] if self.salts else b""
+        seed = str(int(self.seeds[k])).encode()
+        text = b"\x00".join([b"noise", self.key, seed, salt, self.purpose.encode(), str(step).encode()])
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1)
 
 

@@ -18,6 +18,7 @@ from expunge.methods.learner import Job, State
 from expunge.models.classifier import Classifier
 from expunge.recipe import Recipe, Trainer
 from expunge.training.fit import fit
+from expunge.training.stack import Stack
 from expunge.training.workers import Workers
 
 KEY = "a secret of some length"
@@ -240,13 +241,29 @@ def test_training_under_noise_is_as_exact(architecture: str, records: Records, t
     assert not set(other.fit(records).part_digests().values()) & set(learner.fit(records).part_digests().values())
 
 
+def test_other_records_have_other_noise(records: Records) -> None:
+    # Noise that stayed would vanish from the difference of the models before and after: with a rate of next to nothing
+    # and clipped gradients of next to nothing, the weights move by noise alone.
+    quiet = Recipe(
+        factory="expunge.models.architectures:softmax_regression",
+        kwargs={"features": [1, 8, 8], "classes": 10},
+        trainer=Trainer(epochs=1, batch_size=1000, learning_rate=1.0, momentum=0.0, weight_decay=0.0),
+    )
+    learner = Sisa(recipe=quiet, shards=1, training_noise=1e3, max_grad_norm=1e-3, noise_key=KEY)
+    state = learner.fit(records)
+    after, unlearned = learner.forget(state, [records.ids[0]])
+    start = Stack.initialised(quiet, [shards.shard_seed(0, 0)]).flat.numpy()
+    moves = [s.parts["shard.0000"]["model.flat"] - start for s in (state, after)]
+    assert abs(np.corrcoef(moves[0].ravel(), moves[1].ravel())[0, 1]) < 0.2
+    assert unlearned.parameters["noise_key"] == "(secret)" and KEY not in str(unlearned.parameters)
+
+
 def test_no_noise_and_no_clipping_is_plain_training(records: Records) -> None:
     from expunge.training.batches import Table
     from expunge.training.engine import ENGINES
     from expunge.training.fit import train_loop
     from expunge.training.loop import Loop
     from expunge.training.private import PrivateLoop
-    from expunge.training.stack import Stack
 
     made = recipe()
     plain, private = (Stack.initialised(made, [3, 4]) for _ in range(2))

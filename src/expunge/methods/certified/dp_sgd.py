@@ -80,6 +80,8 @@ class DpSgd(Learner):
     name: ClassVar[str] = "dp_sgd"
     summary: ClassVar[str] = "private from the start: forgetting is free until the group of the forgotten is too large"
     paper: ClassVar[str] = "1607.00133"
+    secret: ClassVar[tuple[str, ...]] = ("noise_key",)
+    private: ClassVar[bool] = True
     form: ClassVar[str] = "certified"
     guarantee: ClassVar[type[Guarantee]] = Certified
     equality: ClassVar[str | None] = None

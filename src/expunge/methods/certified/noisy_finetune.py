@@ -78,6 +78,7 @@ class NoisyFinetune(Learner):
     name: ClassVar[str] = "noisy_finetune"
     summary: ClassVar[str] = "any network: clipped noisy steps on what remains hide where they started from"
     paper: ClassVar[str] = "2506.06985"
+    secret: ClassVar[tuple[str, ...]] = ("noise_key",)
     form: ClassVar[str] = "certified"
     guarantee: ClassVar[type[Guarantee]] = Certified
     equality: ClassVar[str | None] = None

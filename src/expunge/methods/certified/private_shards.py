@@ -94,6 +94,7 @@ class PrivateShards(Learner):
     name: ClassVar[str] = "private_shards"
     summary: ClassVar[str] = "shards that answer by a noisy vote, so that requests may depend on the answers"
     paper: ClassVar[str] = "2106.04378"
+    one_sided: ClassVar[bool] = True
     form: ClassVar[str] = "certified"
     guarantee: ClassVar[type[Guarantee]] = Certified
     equality: ClassVar[str | None] = None

@@ -80,6 +80,7 @@ class RewindToDelete(Learner):
     name: ClassVar[str] = "rewind_to_delete"
     summary: ClassVar[str] = "goes back to a checkpoint of its training and descends on what remains"
     paper: ClassVar[str] = "2409.09778"
+    secret: ClassVar[tuple[str, ...]] = ("noise_key",)
     form: ClassVar[str] = "certified"
     guarantee: ClassVar[type[Guarantee]] = Certified
     equality: ClassVar[str | None] = None

@@ -75,6 +75,7 @@ class Sekhari(Learner):
     name: ClassVar[str] = "sekhari"
     summary: ClassVar[str] = "Linear classifiers: one step from the stored Hessian, noise published with the model"
     paper: ClassVar[str] = "2103.03279"
+    equal_noise: ClassVar[bool] = True
     form: ClassVar[str] = "certified"
     guarantee: ClassVar[type[Guarantee]] = Certified
     equality: ClassVar[str | None] = None

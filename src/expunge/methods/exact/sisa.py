@@ -87,6 +87,7 @@ class Sisa(Learner):
     name: ClassVar[str] = "sisa"
     summary: ClassVar[str] = "an ensemble over disjoint shards; forgetting retrains the touched slices of one shard"
     paper: ClassVar[str] = "1912.03817"
+    secret: ClassVar[tuple[str, ...]] = ("noise_key",)
     needs: ClassVar[tuple[str, ...]] = ("recipe",)
 
     recipe: Recipe
