@@ -215,21 +215,28 @@ def _measured_cells(row: dict[str, Any]) -> list[str]:
 
 def measured_exact(name: str) -> str:
     """Speed-ups and accuracy over shards and requests, from docs/results/NAME.json."""
+    from expunge.evaluation.metrics.intervals import wilson
+
     kept = results(name)
+
+    def accuracy(row: dict[str, Any]) -> str:
+        low, high = wilson(round(row["accuracy"] * kept["test"]), kept["test"])
+        return f"{row['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
     head = ("shards", "slices", "requests", "accuracy", "measured", "by the formula", "in example gradients")
     rows = [
         (
             f"{r['shards']}",
             f"{r['slices']}",
             f"{r['requests']}{' at once' if r['batch'] else ''}",
-            f"{r['accuracy']:.3f}",
+            accuracy(r),
             *(f"{r[key]:.2f}×" for key in ("measured_speedup", "expected_speedup", "examples_speedup")),
         )
         for r in kept["rows"]
     ]
     setting = (
         f"`{kept['command']}`: {kept['records']} records to learn from, {kept['test']} to test on, two busy cores; one "
-        f"model on everything has accuracy {kept['retrained_accuracy']:.3f}. In "
+        f"model on everything has accuracy {kept['retrained_accuracy']:.3f}. Brackets: 95% over the test records. In "
         f"{'every row' if all(r['equals_fresh_fit'] for r in kept['rows']) else 'NOT EVERY ROW'} the bytes after "
         "forgetting were those of a fresh run."
     )

@@ -162,7 +162,8 @@ def accounting_command(*, out: Path | None = None, as_json: bool = False, **opti
     Raises:
         As `make_accounting`; RequestError: `out` is neither .png nor .svg, or there is no growth to draw.
     """
-    from expunge.accounting.plot import check_path, save_growth
+    from expunge.accounting.plot import save_growth
+    from expunge.figures import check_path
 
     if out is not None:
         check_path(out)

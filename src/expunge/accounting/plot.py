@@ -6,47 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from expunge.accounting.growth import Growth
-from expunge.errors import RequestError
+from expunge.figures import BLUE, MUTED, ORANGE, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg")
-INK, MUTED, GRID, PAGE, BLUE, ORANGE = "#1c2024", "#5c636b", "#dfddd6", "#fcfcfa", "#0a62a0", "#b04a02"
 LINES: tuple[tuple[str, str, str, Any], ...] = (
     ("composition", "composition", BLUE, "-"),
     ("composition_rdp", "composition, RDP", BLUE, (0, (4, 2))),
     ("naive", "naive composition", MUTED, (0, (4, 2))),
     ("group", "group of k", ORANGE, "-"),
 )
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "expunge",
-    "text.parse_math": False,
-    "font.size": 10.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-}
-
-
-def check_path(path: Path) -> None:
-    """Refuse a name whose format cannot be drawn, before any work is done for it.
-
-    Raises:
-        RequestError.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise RequestError(
-            f"{str(path)!r} does not end in {' or '.join(FORMATS)}", "Name the picture growth.svg, for example"
-        )
 
 
 def save_growth(told: Growth, path: Path) -> Path:
@@ -55,22 +25,7 @@ def save_growth(told: Growth, path: Path) -> Path:
     Raises:
         RequestError: neither .png nor .svg. RunError: the folder cannot be written to.
     """
-    import matplotlib as mpl
-
-    from expunge.training.files import write_atomically
-
-    check_path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    # Dates and versions would make two drawings of one table differ.
-    none = dict.fromkeys(("Software",) if kind == "png" else ("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        figure = draw(told)
-        write_atomically(
-            path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150, facecolor=PAGE, metadata=none)
-        )
-    return path
+    return save_figure(lambda: draw(told), path)
 
 
 def draw(told: Growth) -> Figure:

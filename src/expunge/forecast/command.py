@@ -113,7 +113,8 @@ def forecast_command(*, out: Path | None = None, as_json: bool = False, **option
     Raises:
         As `make_forecast`; RequestError: `out` is neither .png nor .svg, before anything is trained.
     """
-    from expunge.forecast.plot import check_path, save_plot
+    from expunge.figures import check_path
+    from expunge.forecast.plot import save_plot
 
     if out is not None:
         check_path(out)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from expunge.errors import RequestError
+from expunge.figures import BLUE, INK, MUTED, ORANGE, PAGE, save_figure
 from expunge.forecast.formulas import speedup
 from expunge.forecast.layout import Layout
 from expunge.forecast.outlook import Forecast, counted
@@ -17,38 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg")
-INK, MUTED, GRID, PAGE, BLUE, ORANGE = "#1c2024", "#5c636b", "#dfddd6", "#fcfcfa", "#0a62a0", "#b04a02"
 REQUESTS = (1, 4, 16, 64, 256)
 SHARD_REQUESTS = (1, 2, 4, 8)
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "expunge",
-    "text.parse_math": False,
-    "font.size": 10.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-}
-
-
-def check_path(path: Path) -> None:
-    """Refuse a name whose format cannot be drawn, before any work is done for it.
-
-    Raises:
-        RequestError.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise RequestError(
-            f"{str(path)!r} does not end in {' or '.join(FORMATS)}", "Name the picture forecast.svg, for example"
-        )
 
 
 def save_plot(told: Forecast, path: Path) -> Path:
@@ -57,22 +27,7 @@ def save_plot(told: Forecast, path: Path) -> Path:
     Raises:
         RequestError: neither .png nor .svg. RunError: the folder cannot be written to.
     """
-    import matplotlib as mpl
-
-    from expunge.training.files import write_atomically
-
-    check_path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    # Dates and versions would make two drawings of one forecast differ.
-    none = dict.fromkeys(("Software",) if kind == "png" else ("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        figure = draw(told)
-        write_atomically(
-            path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150, facecolor=PAGE, metadata=none)
-        )
-    return path
+    return save_figure(lambda: draw(told), path)
 
 
 def draw(told: Forecast) -> Figure:

@@ -273,6 +273,21 @@ def class_scores(weights: Float, z: Float) -> Float:
     return np.hstack([-s / 2, s / 2]) if s.shape[1] == 1 else s
 
 
+def linear_scores(objective: Objective, weights: Float, x: Array) -> Float:
+    """`class_scores` of a linear model for (n, ...) features, as a learner answers them.
+
+    Raises:
+        ModelError: the features are not those that the weights were fitted on.
+    """
+    z = objective.features(x)
+    if z.shape[1] != weights.shape[1]:
+        raise ModelError(
+            f"features have shape {x.shape} and the model has {weights.shape[1] - bool(objective.intercept)} of a row",
+            "Give the columns that the model was fitted on",
+        )
+    return class_scores(weights, z)
+
+
 def class_count(records: Records, declared: int | None = None) -> int:
     """How many classes there are: as declared, else as the records name, else the largest number seen.
 

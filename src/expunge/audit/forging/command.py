@@ -129,7 +129,7 @@ def audit_forge(
     from expunge.audit.forging.network import ReplayRun
     from expunge.audit.forging.plot import save_plot
     from expunge.audit.forging.verifier import committed_log, contradicted, irregular, read_note
-    from expunge.forecast.plot import check_path
+    from expunge.figures import check_path
     from expunge.methods.durable import DurableLearner
     from expunge.methods.exact.replay import Replay
 

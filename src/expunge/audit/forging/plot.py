@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expunge.forecast.plot import BLUE, INK, MUTED, ORANGE, PAGE, STYLE, check_path
+from expunge.figures import BLUE, INK, MUTED, ORANGE, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,21 +33,7 @@ def save_plot(told: ForgeAudit, path: Path) -> Path:
     Raises:
         RequestError: neither .png nor .svg. RunError: the folder cannot be written to.
     """
-    import matplotlib as mpl
-
-    from expunge.training.files import write_atomically
-
-    check_path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    none = dict.fromkeys(("Software",) if kind == "png" else ("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        figure = draw(told)
-        write_atomically(
-            path, lambda temporary: figure.savefig(temporary, format=kind, dpi=150, facecolor=PAGE, metadata=none)
-        )
-    return path
+    return save_figure(lambda: draw(told), path)
 
 
 def draw(told: ForgeAudit) -> Figure:

@@ -21,6 +21,7 @@ from expunge.errors import DataError, RequestError, RunError, UnknownName
 from expunge.evaluation.benchmarks.challenge import ARCHITECTURES, cores
 from expunge.evaluation.exact_leaks import exact_leaks, leak_lines
 from expunge.evaluation.exact_page import SCHEMA, write_exact
+from expunge.evaluation.metrics.intervals import wilson
 from expunge.forecast.formulas import expected_cost, speedup
 from expunge.forecast.layout import Layout
 from expunge.methods.exact.sisa import Sisa
@@ -43,6 +44,8 @@ FRACTIONS = {"train": 0.7, "test": 0.3}
 DELETIONS = 8
 # Retraining is timed this many times between the deletions of a row.
 RETRAININGS = 3
+# Columns of the terminal's table.
+WIDTHS = (6, 6, 10, 18, 8, 8, 9, 8, 10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +186,9 @@ def _measure(
         np.linspace(0, len(asked) * (1 if setting.batch else requests) - 1, RETRAININGS).astype(int).tolist()
     )
     step = 0
+    spent: list[float] = []
     for request in asked:
-        state = first.copy()
+        state, before = first.copy(), seconds
         for group in [request] if setting.batch else [[i] for i in request]:
             began = time.process_time()
             state, unlearned = learner.forget(state, group)
@@ -194,6 +198,7 @@ def _measure(
                 retraining.append(_retrain_seconds(recipe, state, setting.seed))
             step += 1
         accuracies.append(float((learner.predict(state, test.x) == test.y).mean()))
+        spent.append(seconds - before)
         if request is asked[0]:
             equal = state.digest() == learner.fit(train.without(request), seed=setting.seed).digest()
     count = len(asked)
@@ -201,6 +206,8 @@ def _measure(
     each = sum(retraining) / len(retraining)
     layout = Layout(rows=len(train), shards=shards, slices=setting.slices, epochs=recipe.trainer.epochs)
     worked = examples / count
+    accuracy = float(np.mean(accuracies))
+    low, high = wilson(round(accuracy * len(test)), len(test))
     alternative = recipe.trainer.epochs * sum(
         len(train) - k for k in ([requests] if setting.batch else range(1, requests + 1))
     )
@@ -209,9 +216,13 @@ def _measure(
         "slices": setting.slices,
         "requests": requests,
         "batch": setting.batch,
-        "accuracy": float(np.mean(accuracies)),
+        "accuracy": accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
         "accuracy_before": float((learner.predict(first, test.x) == test.y).mean()),
         "measured_speedup": each * retrainings / (seconds / count),
+        "measured_speedup_slowest": each * retrainings / max(spent),
+        "measured_speedup_fastest": each * retrainings / min(spent),
         "examples_speedup": alternative / worked if worked else math.inf,
         "expected_speedup": speedup(layout, requests, batch=setting.batch),
         "seconds": seconds / count,
@@ -252,20 +263,20 @@ def print_exact(report: dict[str, Any], write: Callable[[str], None]) -> None:
         f"accuracy {report['retrained_accuracy']:.3f}"
     )
     head = ("shards", "slices", "requests", "accuracy", "measured", "expected", "gradients", "seconds", "retraining")
-    write("  ".join(f"{h:>10}" for h in head))
+    write("  ".join(f"{h:>{width}}" for h, width in zip(head, WIDTHS, strict=True)))
     for row in report["rows"]:
         cells: Sequence[str] = (
             f"{row['shards']}",
             f"{row['slices']}",
             f"{row['requests']}{' at once' if row['batch'] else ''}",
-            f"{row['accuracy']:.3f}",
+            f"{row['accuracy']:.3f} [{row['accuracy_low']:.2f}, {row['accuracy_high']:.2f}]",
             f"{row['measured_speedup']:.2f}x",
             f"{row['expected_speedup']:.2f}x",
             f"{row['examples_speedup']:.2f}x",
             f"{row['seconds']:.3f}",
             f"{row['retrain_seconds']:.2f}",
         )
-        write("  ".join(f"{c:>10}" for c in cells))
+        write("  ".join(f"{c:>{width}}" for c, width in zip(cells, WIDTHS, strict=True)))
     wrong = [row for row in report["rows"] if not row["equals_fresh_fit"]]
     write(
         "every row: the bytes after forgetting are those of a fresh run on what remains"

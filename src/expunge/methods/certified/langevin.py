@@ -37,9 +37,9 @@ from expunge.accounting import gaussian
 from expunge.accounting.concentrated import largest_rho
 from expunge.accounting.ledger import Ledger
 from expunge.data.records import Array, Records
-from expunge.errors import ModelError, NonFiniteLoss, RequestError
+from expunge.errors import NonFiniteLoss, RequestError
 from expunge.guarantee import Certified, Guarantee
-from expunge.methods.convex import Float, Objective, class_count, class_scores
+from expunge.methods.convex import Float, Objective, class_count, linear_scores
 from expunge.methods.learner import Job, Learned, Learner, State, part_digest
 from expunge.methods.projected import Descent
 
@@ -227,14 +227,7 @@ class Langevin(Learner):
         return np.asarray(self.scores(state, x).argmax(axis=1))
 
     def scores(self, state: State, x: Array) -> Float:
-        weights = state.parts["published.model"]["weights"]
-        z = self.objective.features(x)
-        if z.shape[1] != weights.shape[1]:
-            raise ModelError(
-                f"features have shape {x.shape} and the model has {weights.shape[1] - bool(self.intercept)} of a row",
-                "Give the columns that the model was fitted on",
-            )
-        return class_scores(weights, z)
+        return linear_scores(self.objective, state.parts["published.model"]["weights"], x)
 
     def _fitted(self, records: Records, seed: int, facts: dict[str, Any], event: dict[str, Any]) -> Learned:
         z, t = self.objective.features(records.x), self.objective.targets(records.y, int(facts["classes"]))

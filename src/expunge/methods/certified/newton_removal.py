@@ -45,7 +45,7 @@ from expunge.methods.convex import (
     Float,
     Objective,
     class_count,
-    class_scores,
+    linear_scores,
     normal,
     spectral_norm_bound,
 )
@@ -258,14 +258,7 @@ class NewtonRemoval(Learner):
         return np.asarray(self.scores(state, x).argmax(axis=1))
 
     def scores(self, state: State, x: Array) -> Float:
-        weights = state.parts["published.model"]["weights"]
-        z = self.objective.features(x)
-        if z.shape[1] != weights.shape[1]:
-            raise ModelError(
-                f"features have shape {x.shape} and the model has {weights.shape[1] - bool(self.intercept)} of a row",
-                "Give the columns that the model was fitted on",
-            )
-        return class_scores(weights, z)
+        return linear_scores(self.objective, state.parts["published.model"]["weights"], x)
 
     def reached(self, learned: Learned) -> Guarantee:
         if self.perturbation == "objective":

@@ -32,7 +32,7 @@ from expunge.accounting.ledger import Ledger
 from expunge.data.records import Array, Records
 from expunge.errors import ModelError, RequestError
 from expunge.guarantee import Certified, Guarantee
-from expunge.methods.convex import Float, Objective, class_count, class_scores, normal
+from expunge.methods.convex import Float, Objective, class_count, linear_scores, normal
 from expunge.methods.learner import Job, Learned, Learner, Part, State
 
 TOLERANCE = 1e-9
@@ -205,14 +205,7 @@ class Sekhari(Learner):
         return np.asarray(self.scores(state, x).argmax(axis=1))
 
     def scores(self, state: State, x: Array) -> Float:
-        weights = state.parts["published.model"]["weights"]
-        z = self.objective.features(x)
-        if z.shape[1] != weights.shape[1]:
-            raise ModelError(
-                f"features have shape {x.shape} and the model has {weights.shape[1] - bool(self.intercept)} of a row",
-                "Give the columns that the model was fitted on",
-            )
-        return class_scores(weights, z)
+        return linear_scores(self.objective, state.parts["published.model"]["weights"], x)
 
     def reached(self, learned: Learned) -> Guarantee:
         return Certified(epsilon=self.epsilon, delta=self.delta, assumptions=ASSUMPTIONS)
