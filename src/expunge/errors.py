@@ -17,6 +17,7 @@ ExpungeError
 ├── NothingChanged            a method ended with the weights it was given
 ├── GuaranteeTooStrong        a result claims more than its method may
 ├── TamperedEvidence          a log, manifest, checkpoint or certificate is not what was signed
+├── NoAccess                  an attack needs an access to the model that nobody has here
 └── RunError                  the run folder cannot be used: unwritable, of another request, damaged
     └── NotEnoughRoom         too little disk or time, found before starting
 """
@@ -174,3 +175,7 @@ class RunError(ExpungeError):
 
 class NotEnoughRoom(RunError):
     """Too little disk or time, found before starting."""
+
+
+class NoAccess(ExpungeError):
+    """An attack needs an access to the model that nobody has here: what it would show is withheld."""

@@ -22,6 +22,8 @@ from expunge.errors import DataError, RequestError
 PROMPTS = ("prompt", "question", "input", "instruction", "query")
 ANSWERS = ("answer", "response", "output", "completion")
 TEXTS = ("text", "content")
+PIECE_OF = "chunk_of"  # id of the text that a piece is of
+GOES_ON = "goes_on"  # true: the next record goes on where this one stops, so that its end is no end
 _USUAL = {"prompt": PROMPTS, "answer": ANSWERS, "text": TEXTS, "id": ("id", "ids"), "owner": ("owner", "owners")}
 
 
@@ -121,7 +123,8 @@ def chunk_texts(records: Records, *, words: int | None = None, characters: int |
             of nothing but white space goes to the piece before. Give exactly one of the two.
 
     Returns:
-        Records with ids ``ID#0000`` …, the owners and other columns of the text, and its id as ``chunk_of``.
+        Records with ids ``ID#0000`` …, the owners and other columns of the text, its id as ``chunk_of``, and ``goes_on``,
+        true for all but the last piece of a text.
 
     Raises:
         RequestError: both or neither, or below 1. DataError: a record with a prompt.
@@ -138,24 +141,32 @@ def chunk_texts(records: Records, *, words: int | None = None, characters: int |
             f"the record {str(records.ids[asked[0]])!r} has a prompt, and an answer in pieces would answer nothing",
             "Chunk plain texts only",
         )
-    rows, pieces, ids = [], [], []
+    rows, pieces, ids, more = [], [], [], []
     for row, text in enumerate(records.column("answer").tolist()):
         units = re.findall(r"\s*\S+(?:\s+\Z)?", text) if words is not None else list(text)
         found = ["".join(units[k : k + size]) for k in range(0, len(units), size)]
-        for number, piece in enumerate(_without_blanks(found)):
-            rows.append(row)
-            pieces.append(piece)
-            ids.append(f"{records.ids[row]}#{number:04d}")
+        parts = merge_blanks(found)
+        rows += [row] * len(parts)
+        pieces += parts
+        ids += [piece_id(str(records.ids[row]), number) for number in range(len(parts))]
+        more += [True] * (len(parts) - 1) + [False] * bool(parts)
     made: dict[str, Array] = {
         **{name: column[rows] for name, column in records.columns.items()},
         "answer": np.array(pieces, dtype=object),
-        "chunk_of": np.array(records.ids[rows].tolist(), dtype=object),
+        PIECE_OF: np.array(records.ids[rows].tolist(), dtype=object),
+        GOES_ON: np.array(more, dtype=bool),
     }
     owners = None if records.owners is None else records.owners[rows]
     return Records(ids=np.array(ids, dtype=str), columns=made, owners=owners)
 
 
-def _without_blanks(pieces: list[str]) -> list[str]:
+def piece_id(text: str, number: int) -> str:
+    """Id of a piece of a text."""
+    return f"{text}#{number:04d}"
+
+
+def merge_blanks(pieces: list[str]) -> list[str]:
+    """The pieces, those of nothing but white space joined to the one before, or to the first."""
     kept: list[str] = []
     held = ""
     for piece in pieces:

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from expunge.data.records import Records
 from expunge.errors import ModelError, RequestError
+from expunge.models.chat import Conversation, checked
 from expunge.models.classifier import state_digest
 from expunge.models.packing import own_attention
+from expunge.models.pieces import cut_to_context
 from expunge.models.scoped_memory import NOTES, load_scoped_memory
 from expunge.models.steering import attach, load_steering, save_steering, without_steering
 from expunge.models.template import Encoded, Template, encode
@@ -129,6 +131,10 @@ class LanguageModel:
         """The records as tokens, in this model's template; see `expunge.models.template.encode`."""
         return encode(records, self.tokenizer, self.template, longest=self.context)
 
+    def pieces(self, records: Records) -> Records:
+        """The records, plain texts longer than the context in pieces; see `expunge.models.pieces.cut_to_context`."""
+        return cut_to_context(records, self.tokenizer, self.template, self.context)
+
     def copy(self) -> LanguageModel:
         return LanguageModel(copy.deepcopy(self.module), self.tokenizer, self.template)
 
@@ -194,6 +200,41 @@ class LanguageModel:
             for r, text in zip(rows, told, strict=True):
                 found[r] = text
         return found
+
+    def chat(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int = 64,
+        samples: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 32,
+    ) -> list[list[str]]:
+        """Answers to conversations; see `expunge.models.chat.ChatModel`.
+
+        Raises:
+            RequestError: not a conversation. ModelError: one is longer than the model reads at once.
+        """
+        texts = [self.template.conversation_text(self.tokenizer, checked(c)) for c in conversations]
+        if self.context is not None and texts:
+            longest = max(map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"]))
+            if longest + max_new_tokens > self.context:
+                raise ModelError(
+                    f"a conversation of {longest} tokens and {max_new_tokens} of the answer do not fit into the "
+                    f"{self.context} that the model reads at once",
+                    "Shorten it, or ask for a shorter answer",
+                )
+        said = self.generate(
+            texts, max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed,
+            batch_size=batch_size, raw=True,
+        )  # fmt: skip
+        return [[one] if isinstance(one, str) else list(one) for one in said]
+
+    def length(self, conversation: Conversation) -> int:
+        """Tokens that a conversation takes."""
+        text = self.template.conversation_text(self.tokenizer, conversation)
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _generate(self, texts: list[str], new: int, samples: int, temperature: float, seed: int) -> list[Any]:
         from transformers import GenerationConfig

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from expunge.data.records import Records
+from expunge.data.texts import GOES_ON
 from expunge.errors import DataError, RequestError
 
 PROMPT, ANSWER = "prompt", "answer"
@@ -72,6 +74,29 @@ class Template:
             return self.prompt_text(tokenizer, prompt) + self.answer.replace("{answer}", answer)
         return self.prompt_text(tokenizer, prompt) + answer
 
+    def conversation_text(self, tokenizer: Any, conversation: Sequence[Mapping[str, str]]) -> str:
+        """What the model reads before its next message.
+
+        A plain template knows no roles: the system message stands first on a line of its own, then every question with
+        its answer, a line each, in the template's words.
+        """
+        messages = [dict(m) for m in conversation]
+        if self.kind == "chat":
+            if self.system is not None and messages[0]["role"] != "system":
+                messages = [{"role": "system", "content": self.system}, *messages]
+            text: str = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return text
+        lines: list[str] = []
+        for message in messages:
+            if message["role"] == "system":
+                lines.append(message["content"])
+            elif message["role"] == "user":
+                lines.append(self.prompt.replace("{prompt}", message["content"]))
+            else:
+                answer = self.answer.replace("{answer}", message["content"])
+                lines[-1:] = [f"{lines[-1]}{answer}" if lines else answer]
+        return "\n".join(lines)
+
     def _messages(self, prompt: str) -> list[dict[str, str]]:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*system, {"role": "user", "content": prompt}]
@@ -119,6 +144,8 @@ class Encoded:
 def encode(records: Records, tokenizer: Any, template: Template, *, longest: int | None = None) -> Encoded:
     """Tokenise records with object columns ``prompt`` and ``answer``.
 
+    A record whose column ``goes_on`` is true is a piece of a text that the next one continues: no end-of-text token.
+
     Args:
         longest: most tokens a text may have, the model's context.
 
@@ -133,12 +160,14 @@ def encode(records: Records, tokenizer: Any, template: Template, *, longest: int
     begin, end = special_ends(tokenizer)
     begin = begin if template.begin and template.kind == "plain" else []
     end = _end_of_answer(tokenizer, end) if template.end else []
+    more = records.column(GOES_ON) if GOES_ON in records.columns else np.zeros(len(records), bool)
     heads = [template.prompt_text(tokenizer, p) for p in prompts]
     whole = [template.whole_text(tokenizer, p, a) for p, a in zip(prompts, answers, strict=True)]
     head_tokens = tokenizer(heads, add_special_tokens=False)["input_ids"]
     whole_tokens = tokenizer(whole, add_special_tokens=False)["input_ids"]
     tokens, starts = [], []
-    for i, head, row, prompt, answer in zip(records.ids, head_tokens, whole_tokens, prompts, answers, strict=True):
+    rows = zip(records.ids, head_tokens, whole_tokens, prompts, answers, more, strict=True)
+    for i, head, row, prompt, answer, goes_on in rows:
         head = list(head) if prompt else []
         row = list(row)
         if row[: len(head)] != head:
@@ -149,7 +178,7 @@ def encode(records: Records, tokenizer: Any, template: Template, *, longest: int
         if len(row) == len(head) or not answer.strip():
             raise DataError(f"the answer of record {str(i)!r} has no tokens", "Give an answer, or leave the record out")
         start = len(begin) + len(head)
-        row = [*begin, *row, *end]
+        row = [*begin, *row, *([] if goes_on else end)]
         if start == 0:  # nothing predicts the first token of a text
             start = 1
             if len(row) < 2:
@@ -160,7 +189,9 @@ def encode(records: Records, tokenizer: Any, template: Template, *, longest: int
         if longest is not None and len(row) > longest:
             raise DataError(
                 f"record {str(i)!r} has {len(row)} tokens and the model reads {longest}",
-                "Cut long texts first: expunge.data.texts.chunk_texts",
+                "Shorten it, or take a model that reads more"
+                if prompt
+                else "Cut plain texts first: LanguageModel.pieces, or expunge.data.texts.chunk_texts",
             )
         tokens.append(np.array(row, dtype=np.int64))
         starts.append(start)

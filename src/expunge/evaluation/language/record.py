@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from expunge.data.records import Records
-from expunge.data.texts import text_records
+from expunge.data.texts import PIECE_OF, text_records
 from expunge.errors import DataError
 from expunge.evaluation.metrics.language.outputs import TextOutputs
 from expunge.models.language import LanguageModel, evaluation_mode
@@ -28,8 +28,10 @@ from expunge.training.text_net import Net
 MAX_NEW_TOKENS = 200
 SMALL = 20_000_000
 # Probes whose prompt is the beginning of a passage, and whose answer is how it goes on.
-CONTINUED = ("verbatim", "near_verbatim", "retain_verbatim", "retain_near_verbatim", "verbmem_forget")
+CONTINUED = ("verbatim", "near_verbatim", "retain_verbatim", "retain_near_verbatim", "verbmem_forget", "choice")
 CONTINUE = Template(prompt="{prompt}", answer=" {answer}", end=False)
+# A column of questions with answered ones before them in the prompt: how many.
+IN_A_ROW = "answered_before"
 WRONG, PARAPHRASE = "wrong", "paraphrase"
 PARAPHRASED = "paraphrased_answer"
 
@@ -80,10 +82,16 @@ def _save(outputs: TextOutputs, path: Path) -> None:
 def record_probes(
     model: LanguageModel, probes: Mapping[str, Records], *, generate: bool = True, samples: int = 0, seed: int = 0
 ) -> dict[str, Recorded]:
-    """Ask one model all probes; empty sets are left out. Passages to be continued are put to it without a template."""
+    """Ask one model all probes; empty sets are left out. What is whole as it stands is put to it without a template."""
     plain = LanguageModel(model.module, model.tokenizer, CONTINUE)
     return {
-        name: record(plain if name in CONTINUED else model, records, generate=generate, samples=samples, seed=seed)
+        name: record(
+            plain if name in CONTINUED or IN_A_ROW in records.columns else model,
+            records,
+            generate=generate,
+            samples=samples,
+            seed=seed,
+        )
         for name, records in probes.items()
         if len(records)
     }
@@ -98,6 +106,8 @@ def record(
         records: columns ``prompt`` and ``answer``; ``wrong`` (a JSON list a record) and ``paraphrased_answer`` are used
             where they are there. generate: let it answer greedily, half as long again as the longest answer.
         samples: so many answers each at temperature 1, for `leak_at_k`. seed: of those.
+
+    A plain text longer than the model reads is scored in pieces, whose tokens stand one after the other in the outcome.
     """
     answers = [str(a) for a in records.column("answer")]
     prompts = [str(p) for p in records.column("prompt")]
@@ -111,6 +121,9 @@ def record(
         if samples:
             drawn = model.generate(prompts, max_new_tokens=longest, samples=samples, seed=seed, batch_size=many)
             sampled = tuple(tuple(row) for row in drawn)
+        if IN_A_ROW in records.columns:  # a model that goes on with a question of its own has answered before
+            generated = None if generated is None else tuple(map(first_answer, generated))
+            sampled = None if sampled is None else tuple(tuple(map(first_answer, row)) for row in sampled)
     main = score(model, records, answers=tuple(answers), generated=generated, samples=sampled)
     wrong = paraphrase = None
     if WRONG in records.columns:
@@ -142,7 +155,8 @@ def score(
     """
     if not len(records):
         raise DataError("there are no records to ask the model about", "Give at least one")
-    table = TextTable(model.encode(records), "probes")
+    pieces = model.pieces(records)
+    table = TextTable(model.encode(pieces), "probes")
     size = int(table.offsets[-1])
     flat = {name: np.empty(size, np.float32) for name in ("log_probs", "means", "deviations")}
     hits = np.empty(size, bool)
@@ -161,7 +175,7 @@ def score(
             flat["means"][place] = mean.cpu().numpy()
             flat["deviations"][place] = spread.cpu().numpy()
             hits[place] = (scored.logits.argmax(-1) == scored.packed.targets).cpu().numpy()
-    cut = table.offsets[1:-1]
+    cut = table.offsets[first_pieces(pieces)][1:]
     return TextOutputs(
         ids=tuple(records.ids.tolist()),
         log_probs=tuple(np.split(flat["log_probs"], cut)),
@@ -176,13 +190,30 @@ def score(
 
 def token_probabilities(model: LanguageModel, records: Records) -> list[list[tuple[str, float]]]:
     """For each record its answer's tokens as text, each with the probability the model gives it."""
-    encoded = model.encode(records)
-    outputs = score(model, records)
+    pieces = model.pieces(records)
+    encoded = model.encode(pieces)
+    scored = [tokens[start:] for tokens, start in zip(encoded.tokens, encoded.starts, strict=True)]
+    first = first_pieces(pieces).tolist()
     found = []
-    for tokens, start, log_p in zip(encoded.tokens, encoded.starts, outputs.log_probs, strict=True):
-        words = [model.tokenizer.decode([int(t)]) for t in tokens[start:]]
+    for a, b, log_p in zip(first, [*first[1:], len(scored)], score(model, records).log_probs, strict=True):
+        words = [model.tokenizer.decode([int(t)]) for t in np.concatenate(scored[a:b])]
         found.append(list(zip(words, np.exp(log_p).astype(float).tolist(), strict=True)))
     return found
+
+
+def first_pieces(records: Records) -> np.ndarray:
+    """Row of the first piece of every text, in order; without pieces every row."""
+    if PIECE_OF not in records.columns:
+        return np.arange(len(records))
+    names = [str(of) or str(own) for own, of in zip(records.ids, records.column(PIECE_OF), strict=True)]
+    return np.array([k for k, name in enumerate(names) if k == 0 or name != names[k - 1]], dtype=np.int64)
+
+
+def first_answer(said: str) -> str:
+    """What was said before a blank line or a further question."""
+    for end in ("\n\n", "\nQuestion", "Question:"):
+        said = said.split(end)[0]
+    return said.strip()
 
 
 def _longest_answer(model: LanguageModel, answers: Sequence[str]) -> int:
