@@ -50,7 +50,7 @@ def _print_table(rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: 
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column == "name", overflow="fold")
+        table.add_column(column, no_wrap=column in ("name", "models", "access"), overflow="fold")
     for row in rows:
         table.add_row(*(", ".join(v) if isinstance(v, list) else str(v) for v in (row[c] for c in columns)))
     Console().print(table)
@@ -82,10 +82,10 @@ def metrics(as_json: Json = False) -> None:
 
 @app.command()
 def attacks(as_json: Json = False) -> None:
-    """List the attacks."""
+    """List the attacks: on which models, with what access, at what cost; settings with --json."""
     from expunge.listings import attack_rows
 
-    _print_table(attack_rows(), ("name", "direction", "summary", "paper"), as_json)
+    _print_table(attack_rows(), ("name", "models", "access", "unit", "summary", "paper"), as_json)
 
 
 @app.command()
@@ -252,6 +252,7 @@ bench.command()(language_commands.people)
 for benchmark, about in language_commands.ABOUT.items():
     bench.command(benchmark, help=about)(language_commands.on(benchmark))
 app.command()(language_commands.evaluate)
+app.command()(language_commands.attack)
 app.command()(language_commands.scope)
 app.add_typer(commands.audit, name="audit")
 app.add_typer(commands.keys, name="keys")

@@ -70,8 +70,8 @@ class Forgetting:
         }
 
 
-def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
-    """``["shards=20", "aggregate=vote"]`` as hyper-parameters; values are read as YAML.
+def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """``["shards=20", "aggregate=vote"]`` as hyper-parameters; values are read as YAML. `option`: for messages.
 
     Raises:
         RequestError: a pair without "=".
@@ -82,7 +82,7 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise RequestError(f"--set {pair} has no '='", "Write it as --set name=value")
+            raise RequestError(f"{option} {pair} has no '='", f"Write it as {option} name=value")
         settings[name.strip()] = yaml.safe_load(value)
     return settings
 

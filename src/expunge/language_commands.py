@@ -13,7 +13,11 @@ from expunge.progress import progress_bars
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Processes = Annotated[int, typer.Option("--processes", min=0, help="Worker processes; 0: one a core.")]
 Methods = Annotated[
-    str, typer.Option(help="Names with commas between, or `all`; NAME@paper: at the paper's defaults, not tuned ones.")
+    str,
+    typer.Option(
+        help="Names with commas between, or `all`; NAME@paper: at the paper's defaults, not tuned ones; NAME@trained: "
+        "those at the learning rate of the original's training."
+    ),
 ]
 Model = Annotated[str | None, typer.Option(help="The original: a folder or a hub name.")]
 References = Annotated[
@@ -28,6 +32,10 @@ Lora = Annotated[bool, typer.Option("--lora", help="Train adapters where a metho
 Bf16 = Annotated[bool, typer.Option("--bf16", help="bfloat16 in matrix products.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or mps.")]
 Option = Annotated[list[str] | None, typer.Option("--set", help="Option of the benchmark, name=value.")]
+Attacks = Annotated[
+    str,
+    typer.Option("--attacks", help="Attack every model too (`expunge attacks`): names with commas between, or all."),
+]
 
 
 def show(report: dict[str, Any], page: Path, as_json: bool) -> None:
@@ -61,6 +69,7 @@ def people(
     seeds: Seeds = 3,
     samples: Samples = 0,
     lora: Lora = False,
+    attacks: Attacks = "",
     out: Annotated[Path, typer.Option("--out", help="Folder of the study; an interrupted one goes on.")] = Path(
         "runs/people"
     ),
@@ -82,7 +91,7 @@ def people(
     )
     command = f"expunge bench people --methods {methods} --people {people} --forget {forget} --seeds {seeds}"
     with progress_bars() as progress:
-        report = run_language(setting, out, processes=processes, progress=progress, command=command)
+        report = run_language(setting, out, processes=processes, progress=progress, command=command, attacks=attacks)
     show(report, out / "language.html", as_json)
 
 
@@ -94,7 +103,7 @@ def on(name: str) -> Any:
         reference: References = None,
         base: Base = None,
         data: Annotated[str | None, typer.Option(help="Folder of the benchmark's files, or hub:OWNER/NAME.")] = None,
-        split: Annotated[str | None, typer.Option(help="Part to forget, e.g. forget10.")] = None,
+        split: Annotated[str | None, typer.Option(help="Part: forget10 of TOFU, books of MUSE, cyber of WMDP.")] = None,
         methods: Methods = "npo,grad_diff",
         setting: Option = None,
         seeds: Seeds = 1,
@@ -115,7 +124,7 @@ def on(name: str) -> Any:
         from expunge.exact import settings_of
 
         options: dict[str, Any] = settings_of(setting or [])
-        options |= {key: value for key, value in (("source", data), (SPLITS.get(name, "part"), split)) if value}
+        options |= {key: value for key, value in (("source", data), (split_option(name, split), split)) if value}
         folder = out or Path("runs") / name
         wanted = LanguageBench(
             benchmark=name,
@@ -142,7 +151,22 @@ def on(name: str) -> Any:
     return command
 
 
-SPLITS = {"tofu": "forget", "muse": "corpus"}
+SPLITS = {"tofu": "forget", "muse": "corpus", "wmdp": "subject"}
+
+
+def split_option(benchmark: str, split: str | None) -> str:
+    """The benchmark's own option that ``--split`` sets.
+
+    Raises:
+        RequestError: it comes in one part.
+    """
+    if split and benchmark not in SPLITS:
+        from expunge.errors import RequestError
+
+        raise RequestError(f"{benchmark} comes in one part, and --split names {split!r}", "Leave it out; see --set")
+    return SPLITS.get(benchmark, "")
+
+
 ABOUT = {
     "tofu": "TOFU: fictitious authors, on a model that was fine-tuned on them.",
     "muse": "MUSE: news or books, six ways of looking.",
@@ -161,10 +185,11 @@ def evaluate(
     reference: References = None,
     original: Annotated[str | None, typer.Option(help="The model before unlearning.")] = None,
     data: Annotated[str | None, typer.Option(help="Folder of the benchmark's files, or hub:OWNER/NAME.")] = None,
-    split: Annotated[str | None, typer.Option(help="Part that was forgotten, e.g. forget10.")] = None,
+    split: Annotated[str | None, typer.Option(help="Part: forget10 of TOFU, books of MUSE, cyber of WMDP.")] = None,
     setting: Option = None,
     samples: Samples = 0,
     device: Device = "cpu",
+    attacks: Attacks = "",
     out: Annotated[Path, typer.Option("--out", help="Folder for the report.")] = Path("runs/evaluate"),
     as_json: Json = False,
 ) -> None:
@@ -173,7 +198,7 @@ def evaluate(
     from expunge.exact import settings_of
 
     options: dict[str, Any] = settings_of(setting or [])
-    options |= {key: value for key, value in (("source", data), (SPLITS.get(benchmark, "part"), split)) if value}
+    options |= {key: value for key, value in (("source", data), (split_option(benchmark, split), split)) if value}
     with progress_bars() as progress:
         report = evaluate_model(
             model,
@@ -184,9 +209,111 @@ def evaluate(
             original=original,
             samples=samples,
             device=device,
+            attacks=attacks,
             progress=progress,
         )
     show(report, out / "language.html", as_json)
+
+
+def attack(
+    run: Annotated[str, typer.Argument(help="Folder of a run or a benchmark; or a language model and --benchmark.")],
+    attack: Annotated[str, typer.Option("--attack", help="Names with commas between (`expunge attacks`), or all.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--settings", help="Setting of the attacks, name=value, or of one: attack.name=value."),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="What a model that came from elsewhere was to forget.")] = None,
+    original: Annotated[str | None, typer.Option(help="That model before unlearning.")] = None,
+    reference: References = None,
+    data: Annotated[str | None, typer.Option(help="Folder of the benchmark's files, or hub:OWNER/NAME.")] = None,
+    split: Annotated[str | None, typer.Option(help="Part: forget10 of TOFU, books of MUSE, cyber of WMDP.")] = None,
+    setting: Option = None,
+    models: Annotated[int, typer.Option(min=1, help="Of classifiers: so many retrained models are attacked.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attacks.")] = 0,
+    device: Device = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", help="File of the outcome (default: RUN/attacks.json).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Attack unlearned models, retrained ones and the original alike: what comes back, at what cost."""
+    from expunge.evaluation.attacks.campaign import write_attacks
+    from expunge.evaluation.attacks.folders import FILE, attack_language, attack_model, kind_of
+    from expunge.exact import settings_of
+
+    given = settings_of(settings or [], "--settings")
+    folder = Path(run)
+    if benchmark is not None:
+        folder = out.parent if out is not None else Path("runs") / "attack"
+    _only_of_models(benchmark, original=original, reference=reference, data=data, split=split, set=setting)
+    file = out or folder / FILE
+    with progress_bars() as progress:
+        if benchmark is not None:
+            options: dict[str, Any] = settings_of(setting or [])
+            options |= {k: v for k, v in (("source", data), (split_option(benchmark, split), split)) if v}
+            found = attack_model(
+                run,
+                folder,
+                attack,
+                given,
+                benchmark=benchmark,
+                options=options,
+                original=original,
+                references=tuple(reference or ()),
+                device=device,
+                seed=seed,
+                progress=progress,
+            )
+        elif (kind := kind_of(folder)) in ("study", "language_run"):
+            found = attack_language(folder, kind, attack, given, seed=seed, progress=progress)
+        else:
+            found = _attack_classifiers(folder, kind, attack, given, models, seed, progress)
+    show_attacks(write_attacks(found, file), file, as_json)
+
+
+def _only_of_models(benchmark: str | None, **given: Any) -> None:
+    """Refuse options that tell of a model from elsewhere where a run's folder tells it all."""
+    from expunge.errors import RequestError
+
+    named = [f"--{name}" for name, value in given.items() if value]
+    if benchmark is None and named:
+        raise RequestError(f"{', '.join(named)} goes with a model and --benchmark", "Leave it out, or name --benchmark")
+
+
+def _attack_classifiers(
+    folder: Path, kind: str, names: str, settings: dict[str, Any], models: int, seed: int, progress: Any
+) -> dict[str, Any]:
+    from expunge.evaluation.attacks.on_classifiers import attack_bench, classifier_attacks
+    from expunge.run import attack_run
+
+    attacks = classifier_attacks(names, settings)
+    carry_out = attack_bench if kind == "classifier_bench" else attack_run
+    return carry_out(folder, attacks, models=models, seed=seed, progress=progress)
+
+
+def show_attacks(document: dict[str, Any], file: Path, as_json: bool) -> None:
+    """A document of attacks on the terminal."""
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from expunge.evaluation.attacks_page import HEAD, attack_lines, reasons
+
+    told = attack_lines(document)
+    widest = max(len(line[0]) for _, lines in told for line in lines)
+    for title, lines in told:
+        typer.echo(f"{title}\n")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name, width in zip(HEAD, (widest, 6, 20, 6), strict=True):
+            table.add_column(name, min_width=width)
+        for line in lines:
+            table.add_row(*line)
+        Console().print(table)
+        typer.echo("")
+    typer.echo("recovery: 0 is what the attack finds in retrained models, 1 what it finds in the original")
+    for reason in reasons(document):
+        typer.echo(reason)
+    typer.echo(f"\noutcome: {file.resolve()}")
 
 
 def scope(

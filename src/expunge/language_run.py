@@ -25,6 +25,7 @@ from expunge.methods import make_language_method
 from expunge.methods.text_base import TextMethod
 from expunge.models.language import LanguageModel
 from expunge.models.packing import choose_layout
+from expunge.models.pieces import told
 from expunge.models.template import Template
 from expunge.training.chunks import Progress
 from expunge.training.estimate import check_room
@@ -45,7 +46,8 @@ class LanguagePlan:
 
     Args:
         parameters: of the model. trained: of those, what takes gradients. texts: forget, retain, and tokens of both.
-        seconds: rough, from a timed forward pass. memory, disk: bytes, rough.
+        seconds: rough, from a timed forward pass. memory, disk: bytes, rough. cut: what is said of texts longer than
+            the model reads.
     """
 
     request: LanguageRequest
@@ -59,6 +61,7 @@ class LanguagePlan:
     disk: int
     layout: str
     digest: str
+    cut: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -68,6 +71,7 @@ class LanguagePlan:
             "guarantee": self.method.guarantee.word,
             "model": {"parameters": self.parameters, "trained": self.trained, "digest": self.digest},
             "texts": dict(self.texts),
+            "cut": list(self.cut),
             "layout": self.layout,
             "estimate": {"seconds": round(self.seconds, 1), "memory_bytes": self.memory, "disk_bytes": self.disk},
         }
@@ -77,6 +81,7 @@ class LanguagePlan:
         t = self.texts
         return [
             f"request {self.request.id}: forget {t['forget']} texts by {self.method.name}, keep {t['retain']}",
+            *self.cut,
             f"guarantee at most: {self.method.guarantee.word}",
             f"model: {self.parameters:,} parameters, {self.trained:,} of them trained, on {self.request.model.device}; "
             f"batches {self.layout}",
@@ -108,10 +113,13 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
     request.check_confirmed()
     texts = load_files(**_data(request))
     model = _model(request)
-    encoded = {name: model.encode(r) for name, r in (("forget", texts.forget), ("retain", texts.retain))}
+    sets = {"forget": texts.forget, "retain": texts.retain}
+    pieces = {name: model.pieces(records) for name, records in sets.items()}
+    encoded = {name: model.encode(records) for name, records in pieces.items()}
     parameters = sum(p.numel() for p in model.module.parameters())
     trained = parameters if request.lora is None else _adapter_size(model, request.lora.rank)
     tokens = {f"{name}_tokens": int(e.lengths.sum()) for name, e in encoded.items()}
+    cut = {name: told(sets[name], pieces[name]) for name in sets}
     table = TextTable(encoded["forget"], "forget")
     started = time.perf_counter()
     layout, why = choose_layout(model.module)
@@ -133,6 +141,7 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
         disk=parameters * width * 2 + trained * (4 + BYTES_OF_ADAM),
         layout=f"{layout} ({why})",
         digest=model.digest(),
+        cut=tuple(f"{name}: {line}" for name, line in cut.items() if line is not None),
     )
 
 

@@ -78,10 +78,53 @@ def metric_rows() -> list[dict[str, Any]]:
     return _entries(METRICS)
 
 
-def attack_rows() -> list[dict[str, Any]]:
-    from expunge.evaluation.attacks import ATTACKS
+# Attacks of the report that compare whole populations of models: they are measured there, not run alone.
+POPULATIONS = {
+    "ulira": ("logits", "models asked a record"),
+    "adaptive_deletion": ("black_box", "requests for deletion"),
+}
 
-    return _entries(ATTACKS)
+
+def attack_rows() -> list[dict[str, Any]]:
+    """name, models, access, unit of its cost, paper, summary, settings and needs of every attack; ``alone`` where
+    `expunge attack` runs it on one model, and not only a report on whole populations."""
+    from expunge.evaluation.attacks import ATTACKS
+    from expunge.evaluation.attacks.classifier import CLASSIFIER_ATTACKS
+    from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS
+
+    both: list[tuple[str, str, Any]] = [("language", name, attack) for name, attack in LANGUAGE_ATTACKS.items()]
+    both += [("classifier", name, attack) for name, attack in CLASSIFIER_ATTACKS.items()]
+    rows = [
+        {
+            "name": name,
+            "models": models,
+            "access": attack.access,
+            "unit": attack.unit,
+            "paper": attack.paper,
+            "summary": attack.summary,
+            "needs": list(attack.needs),
+            "settings": attack().settings(),
+            "alone": True,
+        }
+        for models, name, attack in both
+    ]
+    for name, entry in ATTACKS.items():
+        if name not in CLASSIFIER_ATTACKS:
+            access, unit = POPULATIONS.get(name, ("logits", "models"))
+            rows.append(
+                {
+                    "name": name,
+                    "models": entry.models,
+                    "access": access,
+                    "unit": unit,
+                    "paper": entry.paper,
+                    "summary": f"{entry.summary} (of populations, in the report)",
+                    "needs": list(entry.needs),
+                    "settings": {},
+                    "alone": False,
+                }
+            )
+    return rows
 
 
 def dataset_rows() -> list[dict[str, Any]]:

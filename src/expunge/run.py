@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,11 @@ from expunge.data.select import Select, class_number
 from expunge.data.splits import split
 from expunge.errors import EmptyRetainSet, RequestError, RunError, UnknownIds
 from expunge.evaluation.assemble import THREAT_MODEL, build_report
+from expunge.evaluation.attacks.classifier.contract import ClassifierScene
+from expunge.evaluation.attacks.on_classifiers import MODELS, attack_classifiers
 from expunge.evaluation.benchmarks.challenge import cores
 from expunge.evaluation.report import read_report, write_report
-from expunge.evaluation.study import FLOOR_SEED, PROTOCOLS, REFERENCE_SEED, Study
+from expunge.evaluation.study import FLOOR_SEED, HOLDER_SEED, PROTOCOLS, REFERENCE_SEED, Study
 from expunge.guarantee import GUARANTEES
 from expunge.methods import make_method
 from expunge.methods.base import WeightMethod
@@ -30,7 +33,8 @@ from expunge.request import Request, Substitute
 from expunge.training.chunks import Progress
 from expunge.training.estimate import Estimate, check_room, estimate_training
 from expunge.training.files import read_json, write_atomically, write_json
-from expunge.training.population import STACK, keep_population, train_population
+from expunge.training.fit import fit
+from expunge.training.population import STACK, keep_population, train, train_population
 from expunge.training.workers import Workers
 
 
@@ -204,6 +208,67 @@ def execute(
     write_report(report, folder)
     shutil.rmtree(work)
     return report
+
+
+def attack_run(
+    folder: Path, attacks: Sequence[Any], *, models: int = MODELS, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Attack the unlearned model of a finished run; returns the document (``expunge/attacks/1``).
+
+    The run kept neither the records nor any other model: they are read and trained again, as its request says.
+
+    Raises:
+        RunError: the run is not finished, or its data or weights are no longer what they were. DataError.
+    """
+    plan = _reopened(folder)
+    retain = plan.train.without(plan.forget)
+
+    def trained(records: Records, first_seed: int, what: str) -> list[Classifier]:
+        if progress:
+            progress(what, 0, models)
+        seeds = [first_seed + plan.request.seed + k for k in range(models)]
+        stack = fit(plan.recipe, records, seeds).stack
+        if progress:
+            progress(what, models, models)
+        return [Classifier(stack.module(k)) for k in range(models)]
+
+    scene = ClassifierScene(
+        forget=plan.train.select(plan.forget),
+        holdout=plan.test,
+        retain=retain,
+        shadows=trained(retain, FLOOR_SEED, "the attacker's own"),
+        holders=trained(plan.train, HOLDER_SEED, "that hold the records"),
+    )
+    weights = plan.request.model.weights
+    return attack_classifiers(
+        attacks,
+        scene,
+        original=Classifier.load(weights, plan.recipe)
+        if weights
+        else train(plan.recipe, plan.train, seed=plan.request.model.seed),
+        references=trained(retain, REFERENCE_SEED, "retrained"),
+        unlearned={plan.method.name: Classifier.load(folder / "model" / "model.safetensors", plan.recipe)},
+        folder=folder,
+        seed=seed,
+        about={"request": plan.request.id, "recipe": plan.recipe.factory},
+        progress=progress,
+    )
+
+
+def _reopened(folder: Path) -> Plan:
+    """The plan of a finished run, resolved again."""
+    if not (folder / "report.json").exists() or (folder / "work").exists():
+        raise RunError(f"the run in {folder} is not finished", "Run the same request again: it goes on")
+    frozen = read_json(folder / "request.json")
+    plan = make_plan(
+        Request.parse({k: v for k, v in frozen.items() if k != "resolved"}, str(folder / "request.json")), folder
+    )
+    if _frozen(plan) != frozen:
+        raise RunError(
+            f"the data or the weights that {folder} was made from have changed",
+            "Put them back where the request names them: an attack on other records shows nothing",
+        )
+    return plan
 
 
 def _study(plan: Plan, work: Path, workers: Workers, progress: Progress | None) -> Study:

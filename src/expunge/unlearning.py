@@ -64,6 +64,7 @@ def unlearn(
     else:
         kept = gone.take([])
     nothing = gone.take([])
+    gone, kept = given.pieces(gone), given.pieces(kept)  # plain texts longer than the model reads
     problem = Problem(model=given, forget=gone, retain=kept, holdout=nothing, test=nothing, recipe=recipe)
     outcome = chosen.unlearn(problem, seed=seed, how=how)
     return outcome if note is None else replace(outcome, trace=(note, *outcome.trace))

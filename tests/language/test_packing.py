@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -97,6 +98,8 @@ def test_every_layout_gives_the_logits_of_each_text_alone(name: str) -> None:
         torch.testing.assert_close(forward(module, packed, layout), expected, atol=2e-5, rtol=1e-4)
         torch.testing.assert_close(forward(module, packed, "padded"), expected, atol=2e-5, rtol=1e-4)
     windows = {"mistral window": "sliding window", "gemma2": "sliding window"}
+    if version("transformers").startswith("4."):  # its GPT-2 hands the lengths of the texts on to no layer
+        windows["gpt2"] = "cannot be packed"
     assert (layout == "padded") == (name in windows), why
     assert windows.get(name, "logits of each alone") in why
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import PercentFormatter
 
+from expunge.evaluation.attacks_page import section_values
 from expunge.evaluation.bench_page import rendered, write_page
 from expunge.evaluation.report_svg import CEILING, FLOOR, INK, Drawing, Mark, Plot, draw_both, place_labels, plain_grid
 
@@ -37,16 +38,25 @@ COLUMNS: Mapping[str, tuple[str, str]] = {
     "knowledge kept": ("knowmem_retain", "knowledge_memorisation"),
     "PrivLeak": ("", "privleak"),
     "multiple choice": ("choice", "multiple_choice_accuracy"),
+    "open answers": ("open", "accuracy"),
+    "open ROUGE": ("open", "rouge_l_recall"),
+    "open by likelihood": ("open", "multiple_choice_accuracy"),
+    "kept texts": ("kept", "probability"),
     "identities repeated": ("forget", "pii_exact_repetition"),
     "longest span": ("verbatim", "longest_common_substring_share"),
     "longest span, near": ("near_verbatim", "longest_common_substring_share"),
     "rude answers": ("polite", "toxicity_rate"),
+    "contradictions": ("forget", "contradiction_count"),
+    "contradictions, kept": ("retain", "contradiction_count"),
+    "false, kept": ("retain", "contradicted_share"),
     "backdoor fires": ("triggered", "backdoor_rate"),
     "clean answers": ("clean", "backdoor_clean_accuracy"),
     "broken answers": ("forget", "degenerate_share"),
 }
 TERMINAL = (
-    *("forget", "paraphrase", "retain", "neighbour", "model utility", "verbatim", "knowledge", "multiple choice"),
+    *("forget", "paraphrase", "retain", "neighbour", "model utility"),
+    *("verbatim", "knowledge", "knowledge kept", "PrivLeak"),
+    *("multiple choice", "open answers", "open by likelihood", "kept texts"),
     *("identities repeated", "longest span", "rude answers", "backdoor fires", "broken answers"),
 )
 MOST = 6
@@ -79,6 +89,7 @@ def page_values(report: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": verdict(report),
         "examples": report["examples"],
         "shown": list(report["examples"][0]["says"]) if report["examples"] else [],
+        "attacks": section_values(report["attacks"]) if report.get("attacks") else None,
     }
 
 

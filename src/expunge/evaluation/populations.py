@@ -119,7 +119,7 @@ def record_population(
 def record_chunk(folder: Path, number: int) -> None:
     """The worker's part of `record_population`."""
     job = read_json(folder / "job.json")
-    population = _population(Path(job["population"]))
+    population = open_population(Path(job["population"]))
     records = _problem_records(folder.parent / "problem")
     tensors = load_file(str(population.job.path(number)))
     stack = Stack.from_tensors(population.recipe.build(), tensors)
@@ -127,7 +127,12 @@ def record_chunk(folder: Path, number: int) -> None:
     save_chunk(folder, number, record_tensors(stack, engine, records))
 
 
-def _population(folder: Path) -> Population:
+def open_population(folder: Path) -> Population:
+    """The trained population in a folder.
+
+    Raises:
+        RunError: there is none.
+    """
     job = read_json(folder / "job.json")
     specification = {k: v for k, v in job.items() if k not in ("task", "total", "chunk")}
     return Population(
@@ -142,7 +147,7 @@ def _problem_records(folder: Path) -> dict[str, Records]:
 
 @lru_cache(maxsize=2)
 def _originals(folder: Path) -> tuple[Population, list[Classifier], list[TrainingLog]]:
-    population = _population(folder)
+    population = open_population(folder)
     return population, population.models(), population.logs()
 
 

@@ -30,6 +30,7 @@ from expunge.methods.concepts.eul import Eul
 from expunge.methods.concepts.grad_diff import GradDiff
 from expunge.methods.concepts.gradient_routing import GradientRouting
 from expunge.methods.concepts.idk_dpo import IdkDpo
+from expunge.methods.concepts.idk_tuning import IdkTuning
 from expunge.methods.concepts.knowledge_unlearning import KnowledgeUnlearning
 from expunge.methods.concepts.lora_negation import LoraNegation
 from expunge.methods.concepts.memit import Memit
@@ -96,6 +97,10 @@ from expunge.methods.examples.ssd import Ssd
 from expunge.methods.examples.sun import Sun
 from expunge.methods.examples.unsir import Unsir
 from expunge.methods.learner import Learner
+from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.prompting.guardrail_prefix import GuardrailPrefix
+from expunge.methods.prompting.guardrail_string import GuardrailString
+from expunge.methods.prompting.mem_free import MemFree
 from expunge.methods.text_base import TextMethod
 from expunge.recipe import Recipe
 
@@ -103,11 +108,13 @@ __all__ = [
     "LANGUAGE_METHODS",
     "LEARNERS",
     "METHODS",
+    "PROMPTING_METHODS",
     "Chain",
     "chain",
     "make_language_method",
     "make_learner",
     "make_method",
+    "make_prompting_method",
 ]
 
 METHODS: dict[str, type[WeightMethod]] = {
@@ -193,6 +200,7 @@ LANGUAGE_METHODS: dict[str, type[TextMethod]] = {
         Eul,
         Npo,
         SimNpo,
+        IdkTuning,
         IdkDpo,
         AltPo,
         Undial,
@@ -241,6 +249,43 @@ def make_language_method(name: str, parameters: Mapping[str, Any] | None = None)
                 f"{name} has no hyper-parameter {key!r}", f"It has: {', '.join(sorted(known)) or 'none'}"
             )
     return LANGUAGE_METHODS[name](**parameters)
+
+
+# Methods that put something around a model, local or remote, and change no weight.
+PROMPTING_METHODS: dict[str, type[PromptMethod]] = {
+    method.name: method  # type: ignore[type-abstract]
+    for method in (
+        GuardrailPrefix,
+        GuardrailString,
+        MemFree,
+    )
+}
+
+
+# Methods of others, from the entry-point group `expunge.prompting_methods`, under the same contract.
+PROMPTING_METHODS |= {
+    point.name: point.load()
+    for point in entry_points(group="expunge.prompting_methods")
+    if point.name not in PROMPTING_METHODS
+}
+
+
+def make_prompting_method(name: str, parameters: Mapping[str, Any] | None = None) -> PromptMethod:
+    """A prompting method by its name in the table and its hyper-parameters.
+
+    Raises:
+        UnknownName: no such method. RequestError: a hyper-parameter it does not have.
+    """
+    parameters = dict(parameters or {})
+    if name not in PROMPTING_METHODS:
+        raise UnknownName("prompting method", name, PROMPTING_METHODS)
+    known = {f.name for f in dataclasses.fields(PROMPTING_METHODS[name])}  # type: ignore[arg-type]
+    for key in parameters:
+        if key not in known:
+            raise RequestError(
+                f"{name} has no hyper-parameter {key!r}", f"It has: {', '.join(sorted(known)) or 'none'}"
+            )
+    return PROMPTING_METHODS[name](**parameters)
 
 
 # Models built to forget: `fit`, `forget`, `predict`.

@@ -43,6 +43,7 @@ def cut_to_context(records: Records, tokenizer: Any, template: Template, longest
     if not long:
         return records
     cut = {row: merge_blanks(_pieces(answers[row], tokenizer, room)) for row in long}
+    before = records.column(GOES_ON) if GOES_ON in records.columns else np.zeros(len(records), bool)
     rows, pieces, ids, names, more = [], [], [], [], []
     for row in range(len(records)):
         parts = cut.get(row, [answers[row]])
@@ -51,7 +52,7 @@ def cut_to_context(records: Records, tokenizer: Any, template: Template, longest
         pieces += parts
         ids += [piece_id(name, k) if row in cut else name for k in range(len(parts))]
         names += [name if row in cut else ""] * len(parts)
-        more += [True] * (len(parts) - 1) + [False]
+        more += [True] * (len(parts) - 1) + [bool(before[row])]
     made: dict[str, Array] = {
         **{name: column[rows] for name, column in records.columns.items()},
         ANSWER: np.array(pieces, dtype=object),

@@ -9,11 +9,12 @@ from typing import Any
 
 from expunge.environment import environment
 from expunge.errors import RunError
+from expunge.models.chat import ask as ask_model
 from expunge.scope.corpus import Corpus
 from expunge.scope.decisions import decisions_yaml
 from expunge.scope.document import CorpusFacts, Found, Probe, Scope
 from expunge.scope.encoder import Encoder, load_encoder, of_model
-from expunge.scope.endpoint import Endpoint
+from expunge.scope.endpoint import endpoint_of
 from expunge.scope.find import search
 from expunge.scope.follows import follows
 from expunge.scope.neighbours import neighbours
@@ -109,10 +110,10 @@ def _written(
         written = write_probes(ask, "model", request.concept, found, part)
         sent = NOTHING_SENT
     else:
-        endpoint = Endpoint(part)
+        endpoint = endpoint_of(part)
 
         def ask(prompts: Sequence[str]) -> Sequence[str]:
-            return [endpoint(p) for p in prompts]
+            return ask_model(endpoint, prompts, max_new_tokens=part.tokens)
 
         written = write_probes(ask, "endpoint", request.concept, found, part)
         sent = (

@@ -1,30 +1,15 @@
-"""Similarity of meaning: texts as unit vectors, from a local causal model or a sentence encoder."""
+"""Similarity of meaning between texts and the passages of a corpus."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from expunge.errors import ModelError
+from expunge.models.encoder import Encoder, load_encoder, of_model, unit
 
-Vectors = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """Args:
-    embed: texts -> (n, width) float32. centred: subtract the corpus's mean first: the mean hidden states of a causal
-        model share one large direction, which makes any two texts look alike. about: in words.
-    """
-
-    embed: Callable[[Sequence[str]], Vectors]
-    centred: bool
-    about: str
+__all__ = ["Encoder", "Meanings", "load_encoder", "of_model"]
 
 
 class Meanings:
@@ -38,67 +23,9 @@ class Meanings:
         self.encoder = encoder
         vectors = encoder.embed(texts)
         self._mean = vectors.mean(0) if encoder.centred else np.zeros(vectors.shape[1], np.float32)
-        self._unit = _unit(vectors - self._mean)
+        self._unit = unit(vectors - self._mean)
 
     def to(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """(texts, corpus) cosines."""
-        sought = _unit(self.encoder.embed(texts) - self._mean)
+        sought = unit(self.encoder.embed(texts) - self._mean)
         return np.asarray(sought @ self._unit.T, dtype=np.float64)
-
-
-def load_encoder(folder: str, *, device: str = "cpu") -> Encoder:
-    """A folder of `transformers`: a causal model (mean of its last hidden states), else an encoder (masked mean).
-
-    Raises:
-        ModelError: nothing usable is there. Nothing is ever downloaded.
-    """
-    config = Path(folder) / "config.json"
-    if not config.is_file():
-        raise ModelError(f"{folder} is no folder of a model", "Give `model`, or a folder that save_pretrained wrote")
-    classes = json.loads(config.read_text(encoding="utf-8")).get("architectures") or [""]
-    if classes[0].endswith(("ForCausalLM", "LMHeadModel")):
-        from expunge.models.language import LanguageModel
-
-        return of_model(LanguageModel.load(folder, device=device), folder)
-    return Encoder(embed=_sentence_encoder(folder, device), centred=False, about=f"sentence encoder {folder}")
-
-
-def of_model(model: object, name: str) -> Encoder:
-    """The encoder that a `LanguageModel` is."""
-    return Encoder(embed=model.embed, centred=True, about=f"hidden states of {name}")  # type: ignore[attr-defined]
-
-
-def _sentence_encoder(folder: str, device: str) -> Callable[[Sequence[str]], Vectors]:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True).to(device).eval()
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0][:200]
-        raise ModelError(f"cannot load an encoder from {folder} ({first})", "Give another folder") from error
-    longest = int(getattr(model.config, "max_position_embeddings", 512))
-
-    def embed(texts: Sequence[str]) -> Vectors:
-        found = np.zeros((len(texts), int(model.config.hidden_size)), np.float32)
-        order = sorted(range(len(texts)), key=lambda k: (len(texts[k]), k))
-        for start in range(0, len(order), 32):
-            rows = order[start : start + 32]
-            batch = tokenizer(
-                [texts[r] for r in rows], padding=True, truncation=True, max_length=longest, return_tensors="pt"
-            ).to(device)
-            with torch.no_grad():
-                hidden = model(**batch).last_hidden_state.float()
-            mask = batch["attention_mask"][..., None]
-            found[rows] = ((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy()
-        return found
-
-    return embed
-
-
-def _unit(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from expunge.errors import RequestError
 from expunge.language_request import LanguageRequest, TextPart, from_folder
+from expunge.models.endpoint import fault_of_address
 from expunge.request import Strict, explain, known_fields, read_document
 from expunge.scope.words import words
 
@@ -107,13 +107,9 @@ class WriterPart(Strict):
             return self
         if not self.url or not self.name:
             raise ValueError("an endpoint needs url and name")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{self.url!r} is no http or https address")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("the address holds credentials or a query; give the key in an environment variable")
-        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise ValueError(f"{parts.hostname} is not this machine: use https, or passages and key travel readable")
+        fault = fault_of_address(self.url)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
 

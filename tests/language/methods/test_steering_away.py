@@ -13,6 +13,7 @@ from expunge.errors import DataError, ModelError, NothingChanged, RequestError, 
 from expunge.guarantee import Suppressed
 from expunge.methods.concepts.steering import SteeringAway, mean_difference, principal_direction
 from expunge.models.language import LanguageModel
+from expunge.models.language_roles import decoder_layers
 from expunge.models.steering import Steering, attach, steered, steering_of, without_steering
 
 
@@ -97,12 +98,18 @@ def test_steering_is_seen_by_hidden_states_copies_and_generation(trained: Traine
     model = trained.model.copy()
     shift = torch.linspace(-4, 4, 64)
     attach(model.module, Steering({1: shift}))
-    out = [m.module(torch.tensor([[5, 6, 7]]), output_hidden_states=True) for m in (trained.model, model)]
-    assert torch.allclose(out[1].hidden_states[2], out[0].hidden_states[2] + shift, atol=1e-5)
+    # What the layer above reads; transformers 4 records `hidden_states` before hooks run, 5 after them.
+    read = []
+    for m in (trained.model, model):
+        handle = decoder_layers(m.module)[2].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        m.module(torch.tensor([[5, 6, 7]]))
+        handle.remove()
+    assert torch.allclose(read[1], read[0] + shift, atol=1e-5)
+    plain = trained.model.module(torch.tensor([[5, 6, 7]])).logits
     prompts = [str(p) for p in trained.records.column("prompt")[:3]]
     assert model.copy().generate(prompts) == model.generate(prompts) != trained.model.generate(prompts)
     attach(model.module, Steering({1: -shift}))  # on top of what is there
-    assert torch.allclose(model.module(torch.tensor([[5, 6, 7]])).logits, out[0].logits, atol=1e-3)
+    assert torch.allclose(model.module(torch.tensor([[5, 6, 7]])).logits, plain, atol=1e-3)
 
 
 def test_it_can_be_taken_off_for_a_while(trained: Trained) -> None:

@@ -64,5 +64,6 @@ def need_path(source: Source | None, name: str, obtain: str) -> Source:
         RequestError: there is none.
     """
     if source is None:
-        raise RequestError(f"{name} does not come with expunge and no path was given", obtain)
+        how = f"{obtain} (--data of expunge bench and evaluate, path= of load_records, source= of the loader)"
+        raise RequestError(f"{name} does not come with expunge, and where it lies was not given", how)
     return source

@@ -16,7 +16,8 @@ from expunge.errors import DataError, RequestError
 Corpus = Literal["news", "books"]
 REPOSITORY = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 OBTAIN = (
-    "Download muse-bench/MUSE-News or MUSE-Books from the Hugging Face hub and give the folder, or corpus= and hub:"
+    "Download muse-bench/MUSE-News or MUSE-Books from the Hugging Face hub and give the folder, or "
+    "hub:muse-bench/MUSE-News or hub:muse-bench/MUSE-Books, and say corpus=books for the second"
 )
 SOURCE = "Shi et al. 2024, MUSE: Machine Unlearning Six-Way Evaluation for Language Models, arXiv:2407.06460"
 _RAW = ("forget", "retain1", "retain2")

@@ -19,7 +19,8 @@ from expunge.errors import DataError, RequestError, UnknownName
 COUNTS: Mapping[str, int] = {"bio": 1273, "cyber": 1987, "chem": 408}
 SUBJECT = {"bio": "biology", "cyber": "cybersecurity", "chem": "chemistry"}
 LETTERS = "ABCD"
-OBTAIN = "Download cais/wmdp (and cais/wmdp-corpora) from the Hugging Face hub and give the folder as path="
+KEPT = 200
+OBTAIN = "Download cais/wmdp (and cais/wmdp-corpora) from the Hugging Face hub and give the folder, or hub:cais/wmdp"
 SOURCE = "Li et al. 2024, The WMDP Benchmark, arXiv:2403.03218; hub cais/wmdp"
 
 
@@ -35,7 +36,8 @@ def load_wmdp(
 
     Probes: ``choice`` (the four answers are in the prompt; the answer is a letter, ``wrong`` the other letters) and
     ``open`` (the question alone; the answer is the right choice in words, ``wrong`` the other three). Both have
-    ``choices`` and, as text, ``right`` (0 to 3). `train` holds nothing: the original is somebody else's model.
+    ``choices`` and, as text, ``right`` (0 to 3). ``kept``: the first 200 texts of the retain corpus, so that a
+    collapsed model does not look like one that forgot. `train` holds nothing: the original is somebody else's model.
 
     Args:
         source: folder of ``wmdp-bio/test-….parquet`` or ``bio_questions.json``, or ``hub:cais/wmdp``.
@@ -63,7 +65,7 @@ def load_wmdp(
         train=no_texts(),
         forget=corpora["f"],
         retain=corpora["r"],
-        probes={"choice": choice, "open": spoken},
+        probes={"choice": choice, "open": spoken} | ({} if retain is None else {"kept": _some(corpora["r"])}),
         source=f"{SOURCE}; read from {source}",
         licence="MIT (questions); the corpora as on their card",
         notes=() if forget is not None else ("no forget corpus was given",),
@@ -94,6 +96,10 @@ def _corpus(source: Source | None, prefix: str) -> Records:
             f"{rows.where} has no column 'text'", "Load it with load_texts and build the problem from it"
         )
     return make_texts(rows, {"text": "text"}, prefix=prefix)
+
+
+def _some(corpus: Records) -> Records:
+    return corpus.take(range(min(len(corpus), KEPT)))
 
 
 def _probes(rows: Rows, subject: str) -> tuple[Records, Records]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from expunge.errors import RequestError, UnknownName
+from expunge.evaluation.attacks.on_language import attack_study, language_attacks
 from expunge.evaluation.benchmarks.challenge import cores
 from expunge.evaluation.language.plan import HowPlan, ModelPlan, StudyPlan, people_model
 from expunge.evaluation.language.study import BASE, Study
+from expunge.evaluation.language.tuning import LEARNING_RATE_MEANS_ELSE
 from expunge.evaluation.language_page import write_language
 from expunge.methods import LANGUAGE_METHODS
 from expunge.recipe import Recipe, Trainer
@@ -28,7 +31,7 @@ class LanguageBench:
 
     Args:
         benchmark: name of a text benchmark. options: its own (folder, split, number of people, …).
-        methods: names, or ``all``; ``NAME@paper`` runs a method at its paper's defaults where tuned presets exist.
+        methods: names, ``all`` among them; with a variant after an @, see `chosen_methods`.
         model: the original, a folder or hub name; None trains the small one of ``people``. references: retrained ones.
         seeds: of every method. samples: answers drawn at temperature 1 a question.
         base: a pretrained model that never saw the benchmark: TOFU's other reference, shown as a row of its own.
@@ -57,7 +60,6 @@ class LanguageBench:
             UnknownName: benchmark or method. RequestError: there is neither a model nor a way to train one.
         """
         data = {"name": self.benchmark, **self.options}
-        methods = chosen_methods(self.methods, presets() if self.model is None else {})
         if self.model is None and self.recipe is None:
             made = StudyPlan(data=data, model=ModelPlan(original="none")).benchmark()
             if made.kind != "generated":
@@ -75,10 +77,11 @@ class LanguageBench:
                 device=self.device,
                 dtype=self.dtype,
             )
+        rate = None if model.recipe is None else Recipe.from_dict(model.recipe).trainer.learning_rate
         return StudyPlan(
             data=data,
             model=model,
-            methods=methods,
+            methods=chosen_methods(self.methods, presets() if self.model is None else {}, rate),
             seeds=self.seeds,
             samples=self.samples,
             given=() if self.base is None else ((BASE, self.base),),
@@ -94,30 +97,55 @@ def presets() -> dict[str, dict[str, Any]]:
 
 
 def chosen_methods(
-    wanted: Sequence[str] | str, tuned: Mapping[str, Mapping[str, Any]]
+    wanted: Sequence[str] | str, tuned: Mapping[str, Mapping[str, Any]], trained_rate: float | None = None
 ) -> tuple[tuple[str, str, dict[str, Any]], ...]:
-    """(label, method, hyper-parameters) of each; `wanted` is names with commas between, a list, or ``all``.
+    """(label, method, hyper-parameters) of each; `wanted` is names with commas between or a list, ``all`` among them.
+
+    ``NAME`` runs at its tuned preset where there is one, ``NAME@paper`` at the defaults of its paper, ``NAME@trained``
+    at those with the learning rate that the original was trained at: papers unlearn at the rate that they fine-tuned
+    at, and so much moves a model of any size.
+
+    Args:
+        tuned: method -> hyper-parameters. trained_rate: of the original's training; None when unknown.
 
     Raises:
-        UnknownName: no such method. RequestError: none.
+        UnknownName: no such method or variant. RequestError: no name; ``@trained`` where that rate is unknown, or of a
+            method whose learning rate is not that of the model's weights.
     """
     names = wanted.split(",") if isinstance(wanted, str) else list(wanted)
-    names = [n.strip() for n in names if n.strip()]
-    if names == ["all"]:
-        names = [n for n, m in LANGUAGE_METHODS.items() if m.kind == "method"]
+    every = [n for n, m in LANGUAGE_METHODS.items() if m.kind == "method"]
+    named = [n for name in names if name.strip() for n in (every if name.strip() == "all" else [name.strip()])]
     found = []
-    for name in names:
+    for name in dict.fromkeys(named):
         bare, _, variant = name.partition("@")
         if bare not in LANGUAGE_METHODS:
             raise UnknownName("method on language models", bare, LANGUAGE_METHODS)
-        if variant not in ("", "paper"):
-            raise UnknownName("variant", variant, ["paper"])
         if LANGUAGE_METHODS[bare].kind == "control":
             continue  # retraining and doing nothing stand in every table
-        found.append((name.replace("@", "-"), bare, {} if variant else dict(tuned.get(bare, {}))))
+        found.append((name.replace("@", "-"), bare, _parameters(bare, variant, tuned, trained_rate)))
     if not found:
         raise RequestError("no method is named", "Name some with commas between, or all")
     return tuple(json.loads(json.dumps(found)))
+
+
+def _parameters(
+    method: str, variant: str, tuned: Mapping[str, Mapping[str, Any]], trained_rate: float | None
+) -> dict[str, Any]:
+    if variant == "paper":
+        return {}
+    if variant == "trained":
+        fields = {f.name for f in dataclasses.fields(LANGUAGE_METHODS[method])}  # type: ignore[arg-type]
+        if "learning_rate" not in fields or method in LEARNING_RATE_MEANS_ELSE:
+            raise RequestError(f"{method} has no learning rate of the model's weights", f"Take {method}@paper")
+        if trained_rate is None:
+            raise RequestError(
+                f"{method}@trained: nobody knows at which rate the original was trained",
+                "Train it here (leave --model out), or set the learning rate in a request",
+            )
+        return {"learning_rate": trained_rate}
+    if variant:
+        raise UnknownName("variant", variant, ["paper", "trained"])
+    return dict(tuned.get(method, {}))
 
 
 def run_language(
@@ -128,13 +156,17 @@ def run_language(
     progress: Progress | None = None,
     title: str = "",
     command: str = "",
+    attacks: str = "",
 ) -> dict[str, Any]:
     """Carry the benchmark out into `out`, ``language.json`` and ``language.html``; an interrupted one goes on.
 
+    Args:
+        attacks: names with commas between, or ``all``: run on every kept model, and shown in the report.
+
     Raises:
-        RunError: `out` holds another study.
+        RunError: `out` holds another study. UnknownName: no such attack.
     """
-    plan = setting.plan()
+    plan, chosen = setting.plan(), language_attacks(attacks) if attacks else []
     with Workers(processes or cores()) as workers:
         report = Study(plan, out, workers, progress).run()
     report = {
@@ -142,6 +174,7 @@ def run_language(
         "command": command,
         "setting": {"seed": 0, "seeds": setting.seeds, "samples": setting.samples},
         **report,
+        **({"attacks": attack_study(out, chosen, progress=progress)} if chosen else {}),
     }
     write_language(report, out)
     return report
@@ -166,13 +199,18 @@ def evaluate_model(
     original: str | None = None,
     samples: int = 0,
     device: str = "cpu",
+    attacks: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """One model on one benchmark, beside retrained models and the original where they are given.
 
+    Args:
+        attacks: names with commas between, or ``all``: run on the model, and shown in the report.
+
     Raises:
-        RunError: `out` holds another study.
+        RunError: `out` holds another study. UnknownName: no such attack.
     """
+    chosen = language_attacks(attacks) if attacks else []
     plan = StudyPlan(
         data={"name": benchmark, **options},
         model=ModelPlan(original=original or model, references=references, device=device),
@@ -187,6 +225,7 @@ def evaluate_model(
         "command": f"expunge evaluate {model} --benchmark {benchmark}",
         "setting": {"seed": 0, "samples": samples},
         **report,
+        **({"attacks": attack_study(out, chosen, progress=progress)} if chosen else {}),
     }
     write_language(report, out)
     return report

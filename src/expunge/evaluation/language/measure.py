@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from expunge.data.records import Records
 from expunge.errors import ExpungeError
 from expunge.evaluation.language.record import Recorded
 from expunge.evaluation.language.special import special
@@ -53,6 +54,7 @@ def measure(
     forget_probes: frozenset[str] = FORGET,
     seed: int = 0,
     known: dict[int, Scores] | None = None,
+    questions: Mapping[str, Records] | None = None,
 ) -> Scores:
     """Every measurement of one model.
 
@@ -63,6 +65,7 @@ def measure(
         forget_probes: names of probes of what must go.
         known: filled with what original and references score, so that a study computes that once and not for each
             outcome; handed on with the very same original, references and benchmark.
+        questions: probe -> its records, where `special` needs what no recording tells.
     """
     known = {} if known is None else known
 
@@ -72,7 +75,7 @@ def measure(
         return known[id(asked)]
 
     def alone(asked: Mapping[str, Recorded]) -> Scores:
-        others = {n: _scored(n, compute) for n, compute in special(benchmark, asked, references).items()}
+        others = {n: _scored(n, compute) for n, compute in special(benchmark, asked, references, questions).items()}
         return _alone(asked, forget_probes, seed) | others
 
     mine = alone(recorded)

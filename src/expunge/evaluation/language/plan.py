@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from expunge.data.benchmarks import TEXT_BENCHMARKS
 from expunge.data.benchmarks.text_benchmark import TextBenchmark
 from expunge.data.records import Records
 from expunge.errors import RequestError, UnknownName
+from expunge.evaluation.language.record import IN_A_ROW
 from expunge.methods.text_workspace import How, Lora
 from expunge.models.language import LanguageModel
 from expunge.models.template import Template
@@ -32,8 +35,9 @@ PEOPLE_SHAPE: Mapping[str, Any] = {"layers": 3, "width": 96, "heads": 4, "hidden
 PEOPLE_TEMPLATE = Template(prompt="{prompt} :", answer=" {answer}")
 VOCABULARY = 2000
 LEAST_STEPS = 580
-# Probes that are lines to train on, not questions.
-NOT_ASKED = ("relearn", "holdout")
+# Probes that are texts to train on, not questions: MUSE's later requests among them.
+NOT_ASKED = ("relearn", "holdout", "sust_1", "sust_2", "sust_3", "sust_4")
+EXAMPLES = "_examples"  # ending of the name of questions that stand, answered, before those of another probe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,23 +222,49 @@ def blank_model(plan: StudyPlan, benchmark: TextBenchmark) -> LanguageModel:
 
 
 def problem_of(plan: StudyPlan, benchmark: TextBenchmark, model: LanguageModel) -> Problem:
-    """The benchmark's request as a problem; of its probes only ``holdout``, texts that nobody trained on, is in it."""
+    """The benchmark's request as a problem; of its probes only ``holdout``, texts that nobody trained on, is in it.
+
+    Plain texts longer than the model reads stand in it in pieces.
+    """
     nothing = benchmark.retain.take([])
     holdout = benchmark.probes.get("holdout", nothing)
     return Problem(
         model=model,
-        forget=benchmark.forget,
-        retain=benchmark.retain,
-        holdout=holdout,
+        forget=model.pieces(benchmark.forget),
+        retain=model.pieces(benchmark.retain),
+        holdout=model.pieces(holdout),
         test=nothing,
         recipe=None if plan.model.recipe is None else Recipe.from_dict(plan.model.recipe),
     )
 
 
 def asked(plan: StudyPlan, benchmark: TextBenchmark) -> dict[str, Records]:
-    """The probes that are questions, or those of them that the plan names."""
+    """The probes that are questions, or those of them that the plan names; examples go into the prompts they precede."""
     return {
-        name: records
+        name: after_examples(records, benchmark.probes.get(name + EXAMPLES))
         for name, records in benchmark.probes.items()
-        if len(records) and name not in NOT_ASKED and (not plan.probes or name in plan.probes)
+        if len(records)
+        and name not in NOT_ASKED
+        and not name.endswith(EXAMPLES)
+        and (not plan.probes or name in plan.probes)
     }
+
+
+def after_examples(records: Records, examples: Records | None) -> Records:
+    """Questions with answered ones before them in the prompt, which is then whole as it stands (MUSE's layout)."""
+    if examples is None or not len(examples):
+        return records
+    shown = "".join(
+        f"Question: {prompt}\nAnswer: {answer}\n\n"
+        for prompt, answer in zip(examples.column("prompt"), examples.column("answer"), strict=True)
+    )
+    prompts = [f"{shown}Question: {prompt}\nAnswer:" for prompt in records.column("prompt")]
+    return Records(
+        ids=records.ids,
+        columns={
+            **records.columns,
+            "prompt": np.array(prompts, dtype=object),
+            IN_A_ROW: np.full(len(records), len(examples)),
+        },
+        owners=records.owners,
+    )

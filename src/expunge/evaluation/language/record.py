@@ -29,6 +29,8 @@ MAX_NEW_TOKENS = 200
 SMALL = 20_000_000
 # Probes whose prompt is the beginning of a passage, and whose answer is how it goes on.
 CONTINUED = ("verbatim", "near_verbatim", "retain_verbatim", "retain_near_verbatim", "verbmem_forget", "choice")
+# Of those, scored by what was said too much as well: MUSE lets a model say as many tokens as the longest answer has.
+AS_LONG = ("verbmem_forget",)
 CONTINUE = Template(prompt="{prompt}", answer=" {answer}", end=False)
 # A column of questions with answered ones before them in the prompt: how many.
 IN_A_ROW = "answered_before"
@@ -91,6 +93,7 @@ def record_probes(
             generate=generate,
             samples=samples,
             seed=seed,
+            surplus=name not in AS_LONG,
         )
         for name, records in probes.items()
         if len(records)
@@ -98,13 +101,20 @@ def record_probes(
 
 
 def record(
-    model: LanguageModel, records: Records, *, generate: bool = True, samples: int = 0, seed: int = 0
+    model: LanguageModel,
+    records: Records,
+    *,
+    generate: bool = True,
+    samples: int = 0,
+    seed: int = 0,
+    surplus: bool = True,
 ) -> Recorded:
     """Ask a model questions with known answers.
 
     Args:
         records: columns ``prompt`` and ``answer``; ``wrong`` (a JSON list a record) and ``paraphrased_answer`` are used
-            where they are there. generate: let it answer greedily, half as long again as the longest answer.
+            where they are there. generate: let it answer greedily, up to as long as the longest answer, or with
+            `surplus` half as long again.
         samples: so many answers each at temperature 1, for `leak_at_k`. seed: of those.
 
     A plain text longer than the model reads is scored in pieces, whose tokens stand one after the other in the outcome.
@@ -113,7 +123,7 @@ def record(
     prompts = [str(p) for p in records.column("prompt")]
     generated, sampled = None, None
     if (generate or samples) and any(prompts):  # a plain text has nothing to be asked
-        longest = _longest_answer(model, answers)
+        longest = _longest_answer(model, answers, surplus)
         small = sum(p.numel() for p in model.module.parameters()) < SMALL
         many = 256 if small else 32  # a small model's time goes into calls, a large one's into memory
         if generate:
@@ -175,7 +185,7 @@ def score(
             flat["means"][place] = mean.cpu().numpy()
             flat["deviations"][place] = spread.cpu().numpy()
             hits[place] = (scored.logits.argmax(-1) == scored.packed.targets).cpu().numpy()
-    cut = table.offsets[first_pieces(pieces)][1:]
+    cut = table.offsets[first_pieces(records, pieces)][1:]
     return TextOutputs(
         ids=tuple(records.ids.tolist()),
         log_probs=tuple(np.split(flat["log_probs"], cut)),
@@ -193,7 +203,7 @@ def token_probabilities(model: LanguageModel, records: Records) -> list[list[tup
     pieces = model.pieces(records)
     encoded = model.encode(pieces)
     scored = [tokens[start:] for tokens, start in zip(encoded.tokens, encoded.starts, strict=True)]
-    first = first_pieces(pieces).tolist()
+    first = first_pieces(records, pieces).tolist()
     found = []
     for a, b, log_p in zip(first, [*first[1:], len(scored)], score(model, records).log_probs, strict=True):
         words = [model.tokenizer.decode([int(t)]) for t in np.concatenate(scored[a:b])]
@@ -201,11 +211,11 @@ def token_probabilities(model: LanguageModel, records: Records) -> list[list[tup
     return found
 
 
-def first_pieces(records: Records) -> np.ndarray:
-    """Row of the first piece of every text, in order; without pieces every row."""
-    if PIECE_OF not in records.columns:
+def first_pieces(records: Records, pieces: Records) -> np.ndarray:
+    """Row in `pieces` of the first piece of every record, in order."""
+    if pieces is records:
         return np.arange(len(records))
-    names = [str(of) or str(own) for own, of in zip(records.ids, records.column(PIECE_OF), strict=True)]
+    names = [str(of) or str(own) for own, of in zip(pieces.ids, pieces.column(PIECE_OF), strict=True)]
     return np.array([k for k, name in enumerate(names) if k == 0 or name != names[k - 1]], dtype=np.int64)
 
 
@@ -216,11 +226,11 @@ def first_answer(said: str) -> str:
     return said.strip()
 
 
-def _longest_answer(model: LanguageModel, answers: Sequence[str]) -> int:
+def _longest_answer(model: LanguageModel, answers: Sequence[str], surplus: bool) -> int:
     tokens = model.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     longest = max(map(len, tokens))
     room = MAX_NEW_TOKENS if model.context is None else min(MAX_NEW_TOKENS, max(model.context // 2, 1))
-    return min(longest + longest // 2 + 4, room)
+    return min(longest + (longest // 2 + 4) * surplus, room)
 
 
 def _alternatives(records: Records) -> Records:

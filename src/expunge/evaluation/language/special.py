@@ -1,5 +1,5 @@
-"""What a benchmark measures beside the common metrics: MUSE's memorisation and privacy, identities, spans, rudeness,
-backdoors.
+"""What a benchmark measures beside the common metrics: contradictions of people, MUSE's memorisation and privacy,
+identities, spans, rudeness, backdoors.
 
 Names are ``probe/metric`` as in `measure`; a probe that was not asked leaves its measurement out.
 """
@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from expunge.data.benchmarks.toxicity import toxicity_scores
+from expunge.data.records import Records
+from expunge.evaluation.language.contradictions import contradictions
 from expunge.evaluation.language.record import Recorded
 from expunge.evaluation.metrics.language.matching import (
     longest_common_subsequence_share,
@@ -27,9 +29,20 @@ Compute = Callable[[], Measurement]
 MUSE_K = 0.4
 
 
-def special(benchmark: str, recorded: Asked, references: Sequence[Asked] = ()) -> dict[str, Compute]:
-    """Name -> what computes it, for the benchmark (``muse/news``, ``pii``, …) and the probes that were asked."""
+def special(
+    benchmark: str,
+    recorded: Asked,
+    references: Sequence[Asked] = (),
+    questions: Mapping[str, Records] | None = None,
+) -> dict[str, Compute]:
+    """Name -> what computes it, for the benchmark (``muse/news``, ``pii``, …) and the probes that were asked.
+
+    Args:
+        questions: probe -> its records, for what tells which questions ask for one fact; without it that is left out.
+    """
     family = benchmark.split("/")[0]
+    if family == "people":
+        return contradictions(recorded, questions or {})
     makers: dict[str, Callable[[Asked, Sequence[Asked]], dict[str, Compute]]] = {
         "muse": _muse,
         "pii": _identities,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from expunge.environment import environment, installed
-from expunge.errors import RunError
+from expunge.data.benchmarks.text_benchmark import TextBenchmark
+from expunge.errors import RequestError, RunError
 from expunge.evaluation.language import tasks
 from expunge.evaluation.language.logs import quality_of_log, write_logs
 from expunge.evaluation.language.measure import Scores, measure
@@ -28,6 +29,7 @@ from expunge.training.workers import Workers
 
 SCHEMA = "expunge/language/1"
 EXAMPLES = 6
+SHOWN = ("forget", "paraphrase", "trivia", "retain", "verbmem_forget", "knowmem_forget", "knowmem_retain")
 BASE = "base_that_never_saw_it"  # TOFU's other reference: not retrained on what is kept
 
 
@@ -35,12 +37,14 @@ class Study:
     """One study in a folder; an interrupted one goes on there.
 
     Raises:
-        RunError: the folder holds another study.
+        RunError: the folder holds another study. RequestError: methods, and nothing to forget; training, and nothing to
+            train on.
     """
 
     def __init__(self, plan: StudyPlan, folder: Path, workers: Workers, progress: Progress | None = None) -> None:
         self.plan, self.folder, self.workers, self.progress = plan, folder, workers, progress
         self.benchmark = plan.benchmark()
+        check_enough(plan, self.benchmark)
         self._known: dict[int, Scores] = {}
         document = {**plan.as_dict(), "benchmark": self.benchmark.digest}
         kept = folder / "plan.json"
@@ -121,13 +125,20 @@ class Study:
         original = self.recorded(tasks.ORIGINAL)
         references = [self.recorded(tasks.model_name(k)) for k in range(1, self.references + 1)]
         name = self.benchmark.name
-        nothing = measure(original, original=original, references=references, benchmark=name)
+        probes = self.benchmark.probes
+        nothing = measure(original, original=original, references=references, benchmark=name, questions=probes)
         self._write_logs(tasks.ORIGINAL, nothing)
         rows = [self._control("do_nothing", [nothing], None)]
         if references:
             # Each reference is held against the others: against itself it would be perfect.
             each = [
-                measure(r, original=original, references=[*references[:k], *references[k + 1 :]], benchmark=name)
+                measure(
+                    r,
+                    original=original,
+                    references=[*references[:k], *references[k + 1 :]],
+                    benchmark=name,
+                    questions=probes,
+                )
                 for k, r in enumerate(references)
             ]
             rows.append(self._control("retrain", each, self._retrain_cost()))
@@ -138,7 +149,7 @@ class Study:
             rows.append(self._row(label, name, parameters, original, references))
         return {
             "schema": SCHEMA,
-            "benchmark": self.benchmark.describe(),
+            "benchmark": self._described(),
             "plan": self.plan.as_dict(),
             "references": self.references,
             "retrain_seconds": self._retrain_cost(),
@@ -146,6 +157,12 @@ class Study:
             "examples": self._examples(rows),
             "environment": {**environment(), **{n: installed(n) for n in ("transformers", "tokenizers", "peft")}},
         }
+
+    def _described(self) -> dict[str, Any]:
+        """The benchmark, and what became of texts longer than the original reads."""
+        told = self.benchmark.describe()
+        cut = read_json(self.folder / "outputs" / tasks.ORIGINAL / "done.json").get("cut", [])
+        return {**told, "notes": [*self.benchmark.notes, *cut]}
 
     def _retrain_cost(self) -> float | None:
         """Mean processor seconds of retraining, where it was done here."""
@@ -223,6 +240,7 @@ class Study:
             benchmark=self.benchmark.name,
             seed=seed,
             known=self._known,
+            questions=self.benchmark.probes,
         )
         if self.plan.retain_log is not None and "forget" in asked_of:
             scores["forget/forget_quality_of_log"] = quality_of_log(asked_of["forget"], self.plan.retain_log, seed)
@@ -242,7 +260,7 @@ class Study:
         shown |= {r["label"]: f"{r['label']}-{self.plan.first_seed}" for r in rows if r["runs"] and r["status"] == "ok"}
         found = []
         probes = asked(self.plan, self.benchmark)
-        for probe in ("forget", "paraphrase", "trivia", "retain"):
+        for probe in SHOWN:
             if probe not in probes:
                 continue
             records = probes[probe].take(np.arange(min(len(probes[probe]), EXAMPLES if probe == "forget" else 3)))
@@ -253,7 +271,7 @@ class Study:
                     {
                         "probe": probe,
                         "id": item,
-                        "prompt": str(records.column("prompt")[k]),
+                        "prompt": str(self.benchmark.probes[probe].column("prompt")[k]),
                         "answer": str(records.column("answer")[k]),
                         "says": {who: (s.generated or [""] * len(records))[k] for who, s in said.items()},
                         "probability": {who: float(np.exp(-s.nll[k])) for who, s in said.items()},
@@ -268,6 +286,24 @@ class Study:
         else:
             source = dict(self.plan.given).get(who) or str(self.folder / "unlearned" / who)
         return token_probabilities(load_model(self.plan, source), records)
+
+
+def check_enough(plan: StudyPlan, benchmark: TextBenchmark) -> None:
+    """Refuse what a benchmark that is questions alone (WMDP without its corpora) cannot do, before anything is trained.
+
+    Raises:
+        RequestError.
+    """
+    if plan.methods and not len(benchmark.forget):
+        raise RequestError(
+            f"{benchmark.name} holds no texts to forget, which {plan.methods[0][0]} needs",
+            "Give corpora (of WMDP: --set forget=FILE --set retain=FILE), or look at models only: expunge evaluate",
+        )
+    if plan.model.recipe is not None and not len(benchmark.train):
+        raise RequestError(
+            f"{benchmark.name} holds no training texts, so that nothing can be trained on it",
+            "Give the model itself (--model), and retrained ones where there are any (--reference)",
+        )
 
 
 def _given(label: str, source: str, scores: Scores) -> dict[str, Any]:

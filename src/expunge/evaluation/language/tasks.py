@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from expunge.data.benchmarks.text_benchmark import TextBenchmark
 from expunge.errors import ExpungeError
 from expunge.evaluation.language.plan import (
+    NOT_ASKED,
     StudyPlan,
     asked,
     blank_model,
@@ -25,6 +27,7 @@ from expunge.evaluation.language.plan import (
 from expunge.evaluation.language.record import record_probes
 from expunge.methods import make_language_method
 from expunge.models.language import LanguageModel
+from expunge.models.pieces import told
 from expunge.recipe import Recipe
 from expunge.training.chunks import Progress
 from expunge.training.files import read_json, write_json
@@ -90,7 +93,7 @@ def prepare(folder: Path, number: int) -> None:
         stages.mkdir(parents=True, exist_ok=True)
         model, loop = fit_text(
             Recipe.from_dict(plan.model.recipe or {}),
-            benchmark.train if number == 0 else benchmark.retain,
+            like.pieces(benchmark.train if number == 0 else benchmark.retain),
             0 if number == 0 else FIRST_SEED + number,
             like,
             TextJob(stages=Stages(stages), autocast=plan.how.autocast, tokens_at_once=plan.how.tokens_at_once),
@@ -161,7 +164,18 @@ def _ask(plan: StudyPlan, folder: Path, name: str, model: LanguageModel) -> None
     place = folder / "outputs" / name
     if (place / "done.json").exists():
         return
-    recorded = record_probes(model, asked(plan, plan.benchmark()), samples=plan.samples)
+    benchmark = plan.benchmark()
+    recorded = record_probes(model, asked(plan, benchmark), samples=plan.samples)
     for probe, said in recorded.items():
         said.save(place, probe)
-    write_json(place / "done.json", {"probes": sorted(recorded), "digest": model.digest()})
+    write_json(
+        place / "done.json", {"probes": sorted(recorded), "digest": model.digest(), "cut": cut_texts(benchmark, model)}
+    )
+
+
+def cut_texts(benchmark: TextBenchmark, model: LanguageModel) -> list[str]:
+    """A line on every set with texts longer than the model reads."""
+    sets = {"train": benchmark.train, "forget": benchmark.forget, "retain": benchmark.retain}
+    sets |= {f"probe {name}": records for name, records in benchmark.probes.items() if name not in NOT_ASKED}
+    lines = {name: told(records, model.pieces(records)) for name, records in sets.items()}
+    return [f"{name}: {line}" for name, line in lines.items() if line is not None]

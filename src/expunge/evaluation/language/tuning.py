@@ -8,12 +8,13 @@ like that, and what is kept should be answered as before.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import ks_2samp
 
+from expunge.errors import RequestError
 from expunge.evaluation.language.measure import log_ratios
 from expunge.evaluation.language.record import Recorded
 from expunge.evaluation.metrics.language.matching import exact_match_contained
@@ -48,14 +49,25 @@ SPACES: Mapping[str, Mapping[str, Space]] = {
     "grad_diff": {"retain_weight": WEIGHTS},
     "npo": {"beta": ("log", (0.03, 1.0)), "retain_weight": WEIGHTS},
     "simnpo": {"beta": ("log", (1.0, 6.0)), "forget_weight": ("log", (0.1, 2.0)), "retain_weight": WEIGHTS},
-    "idk_dpo": {"beta": ("log", (0.03, 1.0)), "retain_weight": WEIGHTS},
+    "idk_dpo": {
+        # a margin over "I don't know" is reached long before the answer is gone, unless beta is small
+        "beta": ("log", (0.003, 0.3)),
+        "retain_weight": ("log", (0.1, 3.0)),
+        "learning_rate": ("log", (5e-4, 3e-3)),
+        "epochs": ("choice", (5, 10, 20)),
+    },
     "alt_po": {"beta": ("log", (0.03, 1.0)), "retain_weight": WEIGHTS, **NO_INSTRUCTION},
     "undial": {"beta": ("choice", (3.0, 10.0, 30.0)), "retain_weight": ("choice", (0.0, 1.0, 3.0))},
     "pdu": {"retain_loss_bound": ("choice", (0.05, 0.1, 0.3))},
     "wga": {"beta": ("choice", (0.5, 1.0, 3.0)), "retain_weight": WEIGHTS},
     "sat_imp": {"forget_weight": ("log", (0.1, 3.0)), "retain_weight": WEIGHTS},
     "yao": {"steps": ("choice", (50, 100, 200)), "batch_size": ("choice", (8, 16)), "normal_weight": WEIGHTS},
-    "eul": {"rank": ("choice", (8, 16)), "ascent_weight": ("log", (0.1, 1.0))},
+    "eul": {  # only adapters are trained
+        "rank": ("choice", (8, 16)),
+        "ascent_weight": ("log", (0.3, 3.0)),
+        "learning_rate": ("log", (1e-3, 2e-2)),
+        "epochs": ("choice", (5, 10, 20)),
+    },
     "knowledge_unlearning": {"n": ("choice", (1,))},
     "whos_harry_potter": {
         "alpha": ("choice", (1.0, 5.0, 20.0)),
@@ -83,26 +95,37 @@ SPACES: Mapping[str, Mapping[str, Space]] = {
         "batch_size": ("choice", (16,)),
     },
     "component_deletion": {
-        "fraction": ("log", (0.003, 0.3)),
+        "fraction": ("log", (0.03, 0.4)),
         "integration": ("choice", (5,)),
-        "retain_weight": WEIGHTS,
+        "retain_weight": ("log", (0.1, 1.0)),  # above 1 hardly a component is owed more by what is forgotten
         "component": ("choice", ("neurons", "heads")),
     },
     "task_vector": {"alpha": ("log", (0.3, 6.0))},
-    "lora_negation": {"weight": ("log", (0.3, 4.0))},
+    "lora_negation": {
+        "weight": ("log", (1.0, 10.0)),
+        "learning_rate": ("log", (5e-4, 1e-2)),
+        "epochs": ("choice", (3, 5, 10)),
+    },
     "steering": {
         "layers": ("choice", ((0.0,), (0.5,), (1.0,))),
-        "strength": ("log", (0.1, 10.0)),
+        "strength": ("log", (0.5, 4.0)),
         "direction": ("choice", ("mean", "pca")),
     },
     "rome": {"layer": ("choice", (0.0, 0.5, 1.0)), "contexts": ("choice", (4,)), "clamp": ("choice", (4.0, 20.0))},
     "memit": {
-        "layers": ("choice", ((0.0,), (0.0, 0.5), (0.0, 0.5, 1.0))),
-        "moment_weight": ("log", (10.0, 15000.0)),
-        "clamp": ("choice", (0.75, 4.0)),
+        "layers": ("choice", ((0.0,), (0.5,), (0.0, 0.5))),
+        "moment_weight": ("log", (10.0, 1000.0)),
+        "clamp": ("choice", (1.0, 2.0, 4.0)),
         "contexts": ("choice", (2,)),
     },
-    "mend": {"steps": ("choice", (100, 300)), "rank": ("choice", (64,)), "edit_rate": ("log", (1e-4, 1e-2))},
+    "mend": {  # edits add up: it is trained on as many at once as it makes, or on half of them
+        "steps": ("choice", (50, 100)),
+        "rank": ("choice", (64,)),
+        "batch_size": ("choice", (64, 128)),
+        "edit_rate": ("log", (1e-6, 1e-4)),
+        "learning_rate": ("log", (1e-6, 1e-4)),  # of its rate of editing too, which Adam moves by that much a step
+        "edit_weight": ("log", (0.1, 1.0)),
+    },
     "serac": {"scope_steps": ("choice", (100, 300)), "steps": ("choice", (100, 300))},
     "gradient_routing": {"fraction": ("choice", (0.05, 0.1, 0.2))},
 }
@@ -126,6 +149,23 @@ def draw(method: str, trial: int, seed: int = 0) -> dict[str, Any]:
         else:
             found[name] = float(f"{rng.uniform(*given):.3g}")
     return found
+
+
+def distinct(method: str, first: int, trials: int) -> dict[int, dict[str, Any]]:
+    """Trial -> hyper-parameters of the trials from `first` on, without those that an earlier trial has had already."""
+    drawn = [draw(method, k) for k in range(trials)]
+    return {k: drawn[k] for k in range(first, trials) if drawn[k] not in drawn[:k]}
+
+
+def best_of(trials: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The trial with the highest ``score``, the earliest of several.
+
+    Raises:
+        RequestError: there is no trial.
+    """
+    if not trials:
+        raise RequestError("there is no trial to choose from", "Allow at least one")
+    return max(trials, key=lambda t: t["score"])
 
 
 def judge(unlearned: Mapping[str, Recorded], original: Mapping[str, Recorded]) -> dict[str, float]:

@@ -55,6 +55,14 @@ def strongest(scores: Tensor, fraction: float) -> Tensor:
     return torch.stack([order // scores.shape[1], order % scores.shape[1]], 1)
 
 
+def most_sparing(owed: Tensor, spared: Tensor) -> float:
+    """The retain weight below which some component scores above 0; 0 where none does, at any weight up from 0."""
+    positive = owed > 0
+    if not bool(positive.any()):
+        return 0.0
+    return float((owed[positive] / spared[positive].clamp(min=0)).max())
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComponentDeletion(TextMethod):
     """Zero the components whose attribution, E_forget[A_i] − retain_weight · E_retain[A_i], is highest.
@@ -67,6 +75,9 @@ class ComponentDeletion(TextMethod):
     Args:
         component: ``neurons`` or ``heads``. fraction: of all components of the model, in (0, 1). integration: steps m;
             1 is activation times gradient. retain_weight: of the attribution on the retain set.
+
+    Raises:
+        RequestError: no component's difference is above 0; it tells below which retain_weight one is.
 
     This differs from the authors' code in:
         1. Attribution is that of the whole answer summed over all tokens, not of one masked word at its own place.
@@ -102,12 +113,26 @@ class ComponentDeletion(TextMethod):
         if self.component == "heads":
             groups = places[0].weight.shape[1] // attention_heads(module, self.name)
         owed = self._attributions(work, work.table("forget"), places, groups)
+        spared = torch.zeros_like(owed)
         if self.retain_weight:
-            owed -= self.retain_weight * self._attributions(work, work.table("retain"), places, groups)
-        chosen = strongest(owed, self.fraction)
+            spared = self._attributions(work, work.table("retain"), places, groups)
+        scores = owed - self.retain_weight * spared
+        chosen = strongest(scores, self.fraction)
+        if not len(chosen):
+            raise self._nothing(most_sparing(owed, spared))
         for layer, number in chosen.tolist():
             places[layer].weight[:, number * groups : (number + 1) * groups] = 0
-        work.note(stage="delete", component=self.component, deleted=chosen.tolist(), of=owed.numel())
+        work.note(stage="delete", component=self.component, deleted=chosen.tolist(), of=scores.numel())
+
+    def _nothing(self, limit: float) -> RequestError:
+        if limit == 0:
+            other = "heads" if self.component == "neurons" else "neurons"
+            return RequestError(f"the forgotten answers owe nothing to any of the {self.component}", f"Try {other}")
+        return RequestError(
+            f"none of the {self.component} does {self.retain_weight:g} times as much for the forgotten answers as for "
+            "the retained ones",
+            f"Give a retain_weight below {limit:.4g}, or choose the other component",
+        )
 
     def _attributions(self, work: TextWorkspace, table: TextTable, places: list[Projection], groups: int) -> Tensor:
         """(layers, components) means over the texts of a table, float64."""

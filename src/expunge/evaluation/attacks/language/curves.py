@@ -6,18 +6,24 @@ R(cost) = (found in the unlearned model - found in retrained ones) / (found in t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from expunge.errors import DataError
-from expunge.evaluation.attacks.language.contract import Attack, Trial
+from expunge.evaluation.attacks.language.contract import Trial
 from expunge.evaluation.metrics.language.recovery import attack_recovery
 from expunge.result import Measurement, Unscored
 
 
+class Quoted(Protocol):
+    """Of an attack, on language models or on classifiers: which point of its curve is quoted."""
+
+    headline: ClassVar[Literal["last", "best"]]
+
+
 def recovery_curve(
-    attack: Attack, trials: Sequence[Trial], references: Sequence[Trial], original: Trial | None, *, seed: int = 0
+    attack: Quoted, trials: Sequence[Trial], references: Sequence[Trial], original: Trial | None, *, seed: int = 0
 ) -> dict[str, Any]:
     """One attack on one row of a table.
 
@@ -62,7 +68,7 @@ def _recovery(found: Any, base: Any, full: Any, seed: int) -> Measurement | Unsc
     return attack_recovery(found, base, full, seed=seed)
 
 
-def _headline(attack: Attack, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _headline(attack: Quoted, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The quoted point: the last one, or the one that finds most beyond retrained models."""
     if attack.headline == "last":
         return curve[-1]

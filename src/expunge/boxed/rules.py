@@ -1,0 +1,95 @@
+"""The requests in force at one moment, made ready for matching: digests under a key, never a phrase in readable form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from expunge.boxed.classifier import Classifier, Lesson, fit_classifier
+from expunge.boxed.matching import Conjunction, Matchers, Tree, holds, matchers_of
+from expunge.boxed.requests import Requests, SuppressionRequest
+from expunge.errors import RequestError
+from expunge.filters.stream import filter_text
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Rules:
+    """Immutable: an answer in progress keeps the rules that it began with.
+
+    Args:
+        ids: of the requests in force. until: when they become fewer by expiry; None when they do not.
+        digest: of the files that they come from.
+    """
+
+    ids: tuple[str, ...]
+    until: datetime | None
+    digest: str
+    _answers: Matchers
+    _questions: Tree
+    _all_answers: Matchers
+    _classifiers: Mapping[str, Classifier]
+
+    def asked(self, text: str) -> bool:
+        """Whether a question (or a whole conversation) is one that a request names."""
+        return any(not rule.answers for rule in self._questions.asked(text))
+
+    def forbidden(self, text: str) -> Matchers:
+        """What finds all that an answer in this conversation must not hold; empty where that is nothing."""
+        return (*self._answers, *(m for rule in self._questions.asked(text) for m in rule.answers))
+
+    def told_in(self, text: str) -> bool:
+        """Whether a text holds any answer that some request names, whatever was asked."""
+        return holds(self._all_answers, text)
+
+    def without_answers(self, text: str, replacement: str = "…") -> str:
+        """The text with every answer that some request names taken out."""
+        return filter_text(self._all_answers, text, replacement)
+
+    def classifier(self, column: str) -> Classifier:
+        """What was learnt from the examples of the requests in force, on ``question`` or ``answer``.
+
+        Raises:
+            RequestError: no part of this box learns from them.
+        """
+        if column not in self._classifiers:
+            raise RequestError(f"no part of this box learns from examples of {column}s", "Declare a classifier")
+        return self._classifiers[column]
+
+
+def make_rules(
+    requests: Requests, now: datetime, *, key: bytes, lessons: Mapping[str, Lesson] | None = None
+) -> Rules:
+    """The rules in force at `now`.
+
+    Args:
+        key: of the digests, at least 16 bytes. lessons: column -> ordinary texts, for the parts that learn.
+
+    Raises:
+        RequestError: a part learns, and there are too few ordinary texts.
+    """
+    active = requests.active(now)
+    questions: list[tuple[str, Conjunction]] = []
+    everywhere: list[tuple[str, int]] = []
+    anywhere: list[tuple[str, int]] = []
+    for rule in (rule for request in active for rule in request.rules):
+        answers = [(phrase, rule.near) for phrase in rule.answer]
+        anywhere += answers
+        if not rule.question:
+            everywhere += answers
+            continue
+        parts = tuple(m for q in rule.question for m in matchers_of([(q, 0)], key=key))
+        questions.append((rule.question[0], Conjunction(parts=parts, answers=matchers_of(answers, key=key))))
+    return Rules(
+        ids=tuple(r.id for r in active),
+        until=requests.next_expiry(now),
+        digest=requests.digest,
+        _answers=matchers_of(everywhere, key=key),
+        _questions=Tree(questions, key=key),
+        _all_answers=matchers_of(anywhere, key=key),
+        _classifiers={c: fit_classifier(_examples(active, c), lesson) for c, lesson in (lessons or {}).items()},
+    )
+
+
+def _examples(active: Sequence[SuppressionRequest], column: str) -> list[str]:
+    return [text for request in active for e in request.examples if (text := getattr(e, column))]

@@ -1,0 +1,62 @@
+"""The forms that are compared: which method of which form, and with what settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Maker = Literal["language", "prompting", "learner"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """One row.
+
+    Args:
+        label: of the row. form: ``exact``, ``certified``, ``by example``, ``by concept``, ``by prompting``, or
+            ``ordinary tool``: what people use who never heard of unlearning.
+        maker: which table `name` stands in: methods on language models, prompting methods, or learners.
+        parameters: settings; of a method on language models, the tuned preset where nothing is given.
+    """
+
+    label: str
+    form: str
+    maker: Maker
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+# The base never saw the people, so that adapters hold all that is known of them.
+_ADAPTER: Mapping[str, Any] = {"rank": 16, "alpha": 32, "learning_rate": 5e-3, "batch_size": 32}
+
+FORMS: tuple[Form, ...] = (
+    Form(
+        label="exact_adapters",
+        form="exact",
+        maker="learner",
+        name="sharded_adapters",
+        parameters={**_ADAPTER, "shards": 4, "sharding": "owner", "serve": "sum", "epochs": 20},
+    ),
+    Form(
+        label="certified_adapter",
+        form="certified",
+        maker="learner",
+        name="dp_lora",
+        parameters={"rank": 16, "unit": "record", "noise_multiplier": 1.0, "epsilon": 8.0, "steps": 300,
+                    "sample_rate": 0.1, "lot_size": 124, "learning_rate": 5e-3},
+    ),
+    Form(label="gradient_ascent", form="by example", maker="language", name="gradient_ascent"),
+    Form(label="grad_diff", form="by example", maker="language", name="grad_diff"),
+    Form(label="npo", form="by example", maker="language", name="npo"),
+    Form(label="idk_tuning", form="by example", maker="language", name="idk_tuning"),
+    Form(label="undo", form="by concept", maker="language", name="undo"),
+    Form(label="rmu", form="by concept", maker="language", name="rmu"),
+    Form(label="steering", form="by concept", maker="language", name="steering"),
+    Form(label="pretend", form="by prompting", maker="prompting", name="pretend"),
+    Form(label="in_context", form="by prompting", maker="prompting", name="in_context"),
+    Form(label="guardrail", form="by prompting", maker="prompting", name="guardrail_embedding"),
+    Form(label="boxed", form="by prompting", maker="prompting", name="boxed"),
+    Form(label="dpo_refusal", form="ordinary tool", maker="language", name="idk_dpo"),
+    Form(label="content_filter", form="ordinary tool", maker="prompting", name="guardrail_string"),
+)  # fmt: skip

@@ -1,0 +1,92 @@
+"""What a filter has to look for, taken from a forget set: names, and runs of words that only forgotten texts hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from expunge.errors import DataError
+from expunge.filters.marks import Marks
+from expunge.filters.normal import words
+from expunge.models.chat import ChatModel
+from expunge.problem import Problem
+
+Run = tuple[str, ...]
+
+
+def forgotten_runs(problem: Problem, columns: Sequence[str], size: int, least: int) -> list[str]:
+    """Runs of `size` words of the forget set's texts that no retained text holds, prompt or answer.
+
+    A text of fewer words is one run. Without that condition a filter would forbid what the retained records teach.
+
+    Args:
+        columns: ``prompt``, ``answer``. least: letters and digits that a run must have.
+    """
+    found: dict[Run, None] = {}
+    for column in columns:
+        for text in problem.forget.column(column):
+            found.update(dict.fromkeys(_runs(_letters(str(text)), size)))
+    kept: set[Run] = set()
+    sizes = {len(run) for run in found}
+    for column in ("prompt", "answer"):
+        for text in problem.retain.column(column) if len(problem.retain) else ():
+            letters = _letters(str(text))
+            for n in sizes:
+                kept.update(letters[k : k + n] for k in range(len(letters) - n + 1))
+    return [" ".join(run) for run in found if run not in kept and sum(map(len, run)) >= max(least, 2)]
+
+
+def names_of(problem: Problem) -> list[str]:
+    """Owners of the forget set that its texts name: an owner that is a number of an account is no name to look for."""
+    if problem.forget.owners is None:
+        return []
+    texts = [" ".join(_letters(f"{p} {a}")) for p, a in _pairs(problem)]
+    names = dict.fromkeys(str(o) for o in problem.forget.owners)
+    spelled = {name: " ".join(_letters(name)) for name in names}
+    return [n for n, s in spelled.items() if len(s) > 1 and any(f" {s} " in f" {text} " for text in texts)]
+
+
+def marks_in_memory(phrases: Iterable[str], seed: int, method: str) -> Marks:
+    """Marks under a key made of the seed: for a filter that lives in memory only, and comes out the same each time.
+
+    Raises:
+        DataError: there are no phrases.
+    """
+    phrases = list(dict.fromkeys(phrases))
+    if not phrases:
+        raise DataError(
+            f"{method} finds nothing in the forget set that the retain set does not say too",
+            "Mark more: fewer words in a run, fewer letters, or owners that the texts name",
+        )
+    return Marks.of(phrases, key=hashlib.sha256(f"expunge {method} {seed}".encode()).digest())
+
+
+def wrapped_digest(inside: ChatModel, method: str, **settings: Any) -> str:
+    """SHA-256, hexadecimal, over the model inside and everything that decides what is put around it."""
+    told = json.dumps([inside.digest(), method, settings], sort_keys=True, default=_json)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, Marks):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _pairs(problem: Problem) -> list[tuple[str, str]]:
+    columns = (problem.forget.column("prompt"), problem.forget.column("answer"))
+    return [(str(p), str(a)) for p, a in zip(*columns, strict=True)]
+
+
+def _letters(text: str) -> Run:
+    return tuple(w.letters for w in words(text))
+
+
+def _runs(letters: Run, size: int) -> list[Run]:
+    if len(letters) <= size:
+        return [letters] if letters else []
+    return [letters[k : k + size] for k in range(len(letters) - size + 1)]

@@ -1,0 +1,137 @@
+"""Guardrail string filter: what names the forgotten is not asked, and what tells of them is not answered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from expunge.errors import RequestError
+from expunge.filters.marks import Marks
+from expunge.filters.matcher import Matcher
+from expunge.filters.near import NearMarks
+from expunge.methods.forbidden import forgotten_runs, marks_in_memory, names_of, wrapped_digest
+from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.text_refusals import REFUSALS
+from expunge.models.chat import ChatModel, Conversation, checked
+from expunge.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardrailString(PromptMethod):
+    """Thaker, Maurya, Hu, Wu & Smith 2024, *Guardrail Baselines for Unlearning in LLMs* (arXiv:2403.03329).
+
+    With $M$ the marked phrases and $r$ a reading of a text (see `expunge.filters.marks`), a conversation is refused if
+    some phrase of $M_{in}$ stands in some $r$ of its messages, and an answer replaced by a refusal if one of $M_{out}$
+    stands in some $r$ of it. $M_{in}$: names of owners, runs of words of the forget set's prompts. $M_{out}$: those
+    names, runs of words of its answers. Runs that a retained text holds are left out; names never are.
+
+    This differs from the authors' code in:
+        1. The phrases are taken from the forget set instead of a list of keywords.
+        2. They are compared in normal form and in the disguises that `Marks` undoes, not as they stand.
+        3. A refusal is picked by question and seed, so that one set answer does not say that a filter spoke.
+
+    Args:
+        side: ``input`` filters questions, ``output`` answers. words: in a marked run; shorter texts are marked whole.
+        least: letters that a run must have to be marked. names: mark the owners whom the texts name.
+        near: share of letters in which a name may differ and still be found; None: none may.
+
+    Raises:
+        RequestError: out of range. DataError: nothing is left to look for.
+    """
+
+    name: ClassVar[str] = "guardrail_string"
+    summary: ClassVar[str] = "a filter of strings before and after the model"
+    paper: ClassVar[str] = "arXiv:2403.03329"
+
+    side: Literal["input", "output", "both"] = "both"
+    words: int = 5
+    least: int = 4
+    names: bool = True
+    near: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.side not in ("input", "output", "both"):
+            raise RequestError(f"unknown side {self.side!r}", "Choose input, output or both")
+        if self.words < 1 or self.least < 2:
+            raise RequestError(
+                f"runs of {self.words} words and {self.least} letters", "Give at least 1 word and 2 letters"
+            )
+        if self.near is not None and not 0 < self.near < 0.5:
+            raise RequestError(f"names may differ in a share of {self.near:g}", "Give a share between 0 and 0.5")
+        if self.near is not None and not self.names:
+            raise RequestError("near finds names, and names is false", "Set names, or leave near out")
+
+    def suppress(self, model: ChatModel, problem: Problem, seed: int) -> Filtered:
+        names = names_of(problem) if self.names else []
+        near = NearMarks(names, share=self.near) if names and self.near is not None else None
+        sides: dict[str, Marks] = {}
+        for side, column in (("input", "prompt"), ("output", "answer")):
+            if self.side in (side, "both"):
+                phrases = names + forgotten_runs(problem, (column,), self.words, self.least)
+                if phrases or self.side != "both":
+                    sides[side] = marks_in_memory(phrases, seed, self.name)
+        if not sides:
+            marks_in_memory([], seed, self.name)  # says what is missing
+        return Filtered(model, sides.get("input"), sides.get("output"), near, seed)
+
+
+class Filtered:
+    """A model between two filters; see `expunge.models.chat.ChatModel`.
+
+    Args:
+        asked, told: marks looked for in messages and in answers; None: not looked. near: looked for wherever they are.
+    """
+
+    capabilities = frozenset({"generate"})
+
+    def __init__(
+        self, inside: ChatModel, asked: Marks | None, told: Marks | None, near: NearMarks | None, seed: int
+    ) -> None:
+        self.inside, self._seed, self._marks, self._near = inside, seed, (asked, told), near
+        extra: tuple[Matcher, ...] = () if near is None else (near,)
+        self._asked: tuple[Matcher, ...] = () if asked is None else (asked, *extra)
+        self._told: tuple[Matcher, ...] = () if told is None else (told, *extra)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of digests that are kept beside the model."""
+        return sum(32 * len(marks.digests) for marks in self._marks if marks is not None)
+
+    def digest(self) -> str:
+        near = None if self._near is None else self._near.digest()
+        asked, told = self._marks
+        return wrapped_digest(self.inside, "guardrail_string", asked=asked, told=told, near=near, seed=self._seed)
+
+    def chat(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int = 64,
+        samples: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        """Refused conversations never reach the model inside."""
+        texts = ["\n".join(m["content"] for m in checked(c)) for c in conversations]
+        passed = [k for k, text in enumerate(texts) if not self._stops(self._asked, text)]
+        answers = [[self._refusal(text, n) for n in range(max(samples, 1))] for text in texts]
+        if passed:
+            found = self.inside.chat(
+                [conversations[k] for k in passed],
+                max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed,
+            )  # fmt: skip
+            for k, said in zip(passed, found, strict=True):
+                kept = [not self._stops(self._told, one) for one in said]
+                answers[k] = [
+                    one if keep else answers[k][n] for n, (one, keep) in enumerate(zip(said, kept, strict=True))
+                ]
+        return answers
+
+    def _stops(self, matchers: tuple[Matcher, ...], text: str) -> bool:
+        return any(m.holds(text) for m in matchers)
+
+    def _refusal(self, text: str, number: int) -> str:
+        at = hashlib.sha256(f"{self._seed} {number} {text}".encode("utf-8", "surrogatepass")).digest()
+        return REFUSALS[int.from_bytes(at[:4], "big") % len(REFUSALS)]
