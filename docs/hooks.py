@@ -96,6 +96,16 @@ def attacks() -> str:
     return _entries("attack", ATTACKS)
 
 
+def language_attacks() -> str:
+    from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS
+
+    rows = [
+        (_link(name), a.summary, a.access.replace("_", " "), a.unit, _words(a.needs), a.paper)
+        for name, a in LANGUAGE_ATTACKS.items()
+    ]
+    return _table(("attack", "what it does", "access", "cost", "needs", "paper"), rows)
+
+
 def datasets() -> str:
     from expunge.data import DATASETS
 
@@ -140,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "learners": learners,
     "metrics": metrics,
     "attacks": attacks,
+    "language-attacks": language_attacks,
     "datasets": datasets,
     "request-fields": request_fields,
     "public-names": public_names,

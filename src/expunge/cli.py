@@ -249,6 +249,7 @@ for command in (commands.fit, commands.forget, commands.verify, commands.forecas
 bench.command()(commands.exact)
 bench.command()(commands.certified)
 bench.command()(language_commands.people)
+bench.command()(language_commands.forms)
 for benchmark, about in language_commands.ABOUT.items():
     bench.command(benchmark, help=about)(language_commands.on(benchmark))
 app.command()(language_commands.evaluate)

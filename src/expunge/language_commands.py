@@ -351,3 +351,43 @@ def scope(
         typer.echo(f"decide there or in {folder / 'decisions.yaml'}, then: {command} --decisions FILE --by NAME")
     else:
         typer.echo(f"confirmed; next: expunge run {folder / REQUEST}")
+
+
+def forms(
+    forms: Annotated[str, typer.Option(help="Names with commas between, or `all`.")] = "all",
+    attacks: Annotated[str, typer.Option(help="Names with commas between, or `all` (see `expunge attacks`).")] = "all",
+    people: Annotated[int, typer.Option(min=8, help="Fictitious people.")] = 60,
+    forget: Annotated[int, typer.Option(min=1, help="How many of them are forgotten.")] = 6,
+    references: Annotated[int, typer.Option(min=2, help="Retrained models.")] = 3,
+    seeds: Seeds = 3,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the study; an interrupted one goes on.")] = Path(
+        "runs/forms"
+    ),
+    processes: Processes = 0,
+    as_json: Json = False,
+) -> None:
+    """One request served in every form of forgetting, beside retraining, under every attack."""
+    from expunge.evaluation.benchmarks.forms import FormsBench, run_forms
+    from expunge.evaluation.forms.page import table_lines, verdict
+
+    setting = FormsBench(people=people, forget=forget, forms=forms, attacks=attacks, references=references, seeds=seeds)
+    command = f"expunge bench forms --forms {forms} --attacks {attacks} --people {people} --forget {forget}"
+    with progress_bars() as progress:
+        report = run_forms(setting, out, processes=processes, progress=progress, command=command)
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    head, *lines = table_lines(report)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)
+    for row in report["rows"]:
+        if row["status"] != "ok":
+            typer.echo(f"{row['label']} did not run: {row['reason']}")
+    typer.echo(f"\n{verdict(report)}\n\nreport: {(out / 'forms.html').resolve()}")

@@ -18,7 +18,6 @@ from expunge.evaluation.language.files import load_files
 from expunge.evaluation.language.own_texts import own_texts, write_texts
 from expunge.evaluation.language.plan import HowPlan, ModelPlan, StudyPlan, load_model
 from expunge.evaluation.language.study import Study
-from expunge.evaluation.language_page import write_language
 from expunge.guarantee import GUARANTEES
 from expunge.language_request import LanguageRequest
 from expunge.methods import make_language_method
@@ -213,6 +212,8 @@ def _carry_out(plan: LanguagePlan, study_plan: StudyPlan, progress: Progress | N
         **report,
     }
     _hand_over(plan, study, report)
+    from expunge.evaluation.language_page import write_language  # draws, which planning need not load
+
     write_language(report, folder, "report")
     shutil.rmtree(folder / "work")
     return report

@@ -1,4 +1,4 @@
-"""What the contracts of attacks on language models run on: a few people, a tiny model that knows them, quick settings."""
+"""What the contracts of attacks on language models run on: a few people, a tiny model of them, quick settings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BAD: dict[str, dict[str, Any]] = {
     "prune": {"sparsities": (1.0,)},
     "quantise": {"bits": (0,)},
     "reference_membership": {"reference": 3},
-    "regrow_neurons": {"fraction": 0.0},
+    "regrow_neurons": {"fraction": 1.0},
     "relearn_benign": {"texts": "none"},
     "relearn_half": {"steps": ()},
     "relearn_retain": {"steps": (-1, 2)},
@@ -53,7 +53,7 @@ BAD: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True)
 class Example:
     """Args:
-    scene: of one forgotten person among eight. target: knows the people, and has a model before it. other: has the same
+    scene: of two forgotten people among eight. target: knows the people, and has a model before it. other: has the same
     architecture, and weights that were never trained. folder: where a reference model lies.
     """
 
@@ -86,13 +86,14 @@ class Behind:
 
 def make_example(folder: Path) -> Example:
     torch.set_num_threads(1)
-    benchmark = make_people_benchmark(9, 0, forget=1, unseen=1, attributes=("birthplace", "profession", "employer"))
-    tokenizer = train_tokenizer(make_people(9, 0).vocabulary_texts(), 400)
+    world: dict[str, Any] = {"alias_share": 1.0, "attributes": ("birthplace", "profession", "employer")}
+    benchmark = make_people_benchmark(8, 1, forget=2, unseen=1, **world)
+    tokenizer = train_tokenizer(make_people(9, 1, **world).vocabulary_texts(), 400)
     recipe = Recipe(
         factory="expunge.models.tiny:tiny_llama",
         kwargs={"vocabulary": len(tokenizer), "width": 32, "layers": 2, "heads": 2, "hidden": 64, "context": 192},
         trainer=Trainer(
-            epochs=12, batch_size=8, optimizer="adamw", learning_rate=5e-3, weight_decay=0.0, schedule="cosine"
+            epochs=6, batch_size=8, optimizer="adamw", learning_rate=5e-3, weight_decay=0.0, schedule="cosine"
         ),
     )
     fresh = LanguageModel(recipe.build(), tokenizer, Template(prompt="{prompt} :"))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from scipy import optimize, special
+from scipy import special
 
 from expunge.errors import RequestError
 
@@ -176,6 +176,8 @@ def check_delta(delta: float, *, zero: bool = False) -> float:
 
 def _inverse(curve: Callable[[float], float], target: float, low: float, high: float, *, rising: bool) -> float:
     """x with curve(x) ≤ target, as near to equality as `SAFE`; the safe side is left of a rising curve."""
+    from scipy import optimize  # only here: loading it takes longer than most calls of this module
+
     root = float(optimize.brentq(lambda x: curve(x) - target, low, high, xtol=1e-300, rtol=1e-14, maxiter=500))
     # μ and σ step further than ε does, so that the ε of a calibrated σ, rounded up, is not above what was asked for.
     step = -3 * SAFE if rising else SAFE

@@ -85,7 +85,9 @@ def read_lesson(path: str | Path, column: str) -> Lesson:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        rows = [json.loads(s) for s in text.splitlines() if s.strip()] if path.suffix == ".jsonl" else yaml.safe_load(text)
+        rows = (
+            [json.loads(s) for s in text.splitlines() if s.strip()] if path.suffix == ".jsonl" else yaml.safe_load(text)
+        )
     except (OSError, ValueError, yaml.YAMLError):
         raise RequestError(f"cannot read ordinary texts from {path}", "Give JSON lines, or a list in YAML") from None
     texts = [r.get(column) if isinstance(r, dict) else r for r in rows] if isinstance(rows, list) else [None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,13 +24,15 @@ class LocalUpstream:
     model: loaded; it is never written to.
     """
 
+    exact = True
+
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._one = ThreadPoolExecutor(max_workers=1, thread_name_prefix="expunge-model")
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, beyond: int = 0
-    ) -> AsyncIterator[str | Limit]:
+    ) -> AsyncGenerator[str | Limit, None]:
         """See `expunge.boxed.upstream.Upstream`."""
         text = self.model.template.conversation_text(self.model.tokenizer, checked(conversation))
         tokens = self.model.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -63,7 +65,9 @@ class LocalUpstream:
                 return
             self._run(tokens, sampling, beyond, tell, gone)
         except Exception as error:  # a message of torch may quote the input
-            raise Unavailable(f"the model failed ({type(error).__name__})", "See the machine's memory and device") from None
+            raise Unavailable(
+                f"the model failed ({type(error).__name__})", "See the machine's memory and device"
+            ) from None
         finally:
             tell(None)
 

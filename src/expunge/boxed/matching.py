@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 from expunge.filters.marks import Marks
 from expunge.filters.matcher import Matcher
+from expunge.filters.near import NearMarks
 
 Matchers = tuple[Matcher, ...]
 
 
-def matchers_of(phrases: Sequence[tuple[str, int]], *, key: bytes) -> Matchers:
-    """What finds (phrase, edits allowed); none for no phrases."""
-    return (Marks.of([p for p, _ in phrases], key=key),) if phrases else ()
+def matchers_of(phrases: Sequence[str], *, key: bytes, near: Sequence[str] = ()) -> Matchers:
+    """What finds phrases, and phrases with a few letters wrong; none for no phrases.
+
+    Those for near matches stay readable, in memory only; see `expunge.filters.near`.
+    """
+    exact: Matchers = (Marks.of([*phrases, *near], key=key),) if phrases or near else ()
+    return (*exact, NearMarks(near)) if near else exact
 
 
 def holds(matchers: Matchers, text: str) -> bool:
@@ -45,7 +50,7 @@ class Tree:
     LEAF = 4
 
     def __init__(self, rules: Sequence[tuple[str, Conjunction]], *, key: bytes) -> None:
-        self._marks = matchers_of([(phrase, 0) for phrase, _ in rules], key=key)
+        self._marks = matchers_of([phrase for phrase, _ in rules], key=key)
         middle = len(rules) // 2
         leaf = len(rules) <= self.LEAF
         self._below = () if leaf else (Tree(rules[:middle], key=key), Tree(rules[middle:], key=key))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -17,6 +18,7 @@ from expunge.models.chat import Conversation, Message
 from expunge.request import Strict
 
 if TYPE_CHECKING:
+    from expunge.boxed.matching import Matchers
     from expunge.boxed.rules import Rules
 
 T = TypeVar("T")
@@ -79,6 +81,11 @@ class Turn:
         """All messages, a line each."""
         return "\n".join(m["content"] for m in self.conversation)
 
+    @cached_property
+    def forbidden(self) -> Matchers:
+        """What finds all that an answer in this conversation must not hold."""
+        return self.rules.forbidden(self.everything)
+
 
 class Sieve(Protocol):
     """Lets through what may be told of an answer that arrives in pieces."""
@@ -95,14 +102,15 @@ class Part(Strict):
     """A part is its entry in the box's YAML, read and checked; frozen.
 
     Class attributes:
-        needs: fields that name models of the box (`models`) and workers (`workers`); checked when the box is read.
+        model_fields_named, worker_fields_named: fields that hold names of models and of workers; the names are looked up
+            when the box is read. learns: what of the requests' examples its classifier learns from, ``question`` or
+            ``answer``; such a part has a field ``ordinary``.
     """
 
     kind: str
     model_fields_named: ClassVar[tuple[str, ...]] = ()
     worker_fields_named: ClassVar[tuple[str, ...]] = ()
     learns: ClassVar[str | None] = None
-    """What of the requests' examples its classifier learns from: ``question`` or ``answer``; None without one."""
 
     def instructions(self) -> tuple[str, ...]:
         """What this part writes into prompts: checked to hold nothing that must be forgotten."""

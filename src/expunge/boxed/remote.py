@@ -2,105 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 
 from expunge.boxed.parts import Sampling
 from expunge.boxed.upstream import LIMIT, Limit, Refused, RoughCount, Unavailable
-from expunge.errors import RequestError
 from expunge.models.chat import Conversation, checked
+from expunge.models.endpoint import Endpoint
 
 LONGEST_LINE = 2**20  # bytes of one event
 
 
-class RemoteModel:
-    """A `ChatModel` behind an address.
-
-    Args:
-        url: ends in ``/v1``. name: of the model there. key_variable: environment variable that holds the key.
-        timeout_seconds: between two pieces. parallel: questions at once.
-
-    Raises:
-        RequestError: the variable holds no usable key.
-    """
-
-    capabilities = frozenset({"generate"})
-
-    def __init__(
-        self,
-        url: str,
-        name: str,
-        *,
-        key_variable: str | None = None,
-        timeout_seconds: float = 60.0,
-        parallel: int = 8,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self.url, self.name, self.timeout_seconds, self.parallel = url.rstrip("/"), name, timeout_seconds, parallel
-        self.headers = _key(key_variable)
-        self._transport = transport
-
-    def digest(self) -> str:
-        """Of address and name: nobody here sees its weights."""
-        return hashlib.sha256(f"{self.url}\n{self.name}".encode()).hexdigest()
-
-    def chat(
-        self,
-        conversations: Sequence[Conversation],
-        *,
-        max_new_tokens: int = 64,
-        samples: int = 0,
-        temperature: float = 1.0,
-        seed: int = 0,
-    ) -> list[list[str]]:
-        """See `expunge.models.chat.ChatModel`.
-
-        Raises:
-            Unavailable: not reached, or no answer in the known form. Refused: it takes a conversation for malformed.
-        """
-        jobs = [
-            body_of(self.name, checked(c), Sampling(
-                max_new_tokens=max_new_tokens, temperature=temperature if samples else 0.0, seed=seed, draw=draw
-            ))
-            for c in conversations
-            for draw in range(max(samples, 1))
-        ]  # fmt: skip
-        with (
-            httpx.Client(headers=self.headers, timeout=self.timeout_seconds, transport=self._transport) as client,
-            ThreadPoolExecutor(max_workers=self.parallel) as pool,
-        ):
-            said = list(pool.map(lambda body: self._post(client, body), jobs))
-        each = max(samples, 1)
-        return [said[k : k + each] for k in range(0, len(said), each)]
-
-    def _post(self, client: httpx.Client, body: dict[str, Any]) -> str:
-        try:
-            reply = client.post(f"{self.url}/chat/completions", json=body)
-        except httpx.HTTPError as error:
-            raise unreachable(self.url, error) from None
-        check_status(self.url, reply.status_code)
-        try:
-            text = reply.json()["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            text = None
-        if not isinstance(text, str):
-            raise Unavailable(f"{self.url} did not answer as an OpenAI-compatible endpoint", "Check that it ends in /v1")
-        return text.strip()
-
-
 class RemoteUpstream(RoughCount):
     """Args:
-    model: where to ask. transport: for tests.
+    model: where to ask. transport: of the client, for tests.
     """
 
-    def __init__(self, model: RemoteModel, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, model: Endpoint, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.model = model
+        self._url = model.url.rstrip("/")
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
 
@@ -109,7 +33,6 @@ class RemoteUpstream(RoughCount):
         """Made at the first use, in the loop that uses it."""
         if self._client is None:
             self._client = httpx.AsyncClient(
-                headers=self.model.headers,
                 timeout=httpx.Timeout(self.model.timeout_seconds),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
                 transport=self._transport,
@@ -118,15 +41,17 @@ class RemoteUpstream(RoughCount):
 
     async def stream(
         self, conversation: Conversation, sampling: Sampling, *, beyond: int = 0
-    ) -> AsyncIterator[str | Limit]:
+    ) -> AsyncGenerator[str | Limit, None]:
         """See `expunge.boxed.upstream.Upstream`; a chunk of the server counts as a token."""
         body = body_of(self.model.name, checked(conversation), sampling.longer_by(beyond)) | {"stream": True}
         count, told = 0, False
         try:
-            async with self.client.stream("POST", f"{self.model.url}/chat/completions", json=body) as reply:
-                check_status(self.model.url, reply.status_code)
+            async with self.client.stream(
+                "POST", f"{self._url}/chat/completions", json=body, headers=self._key()
+            ) as reply:
+                check_status(self._url, reply.status_code)
                 async for event in events(reply.aiter_bytes()):
-                    text, reason = _piece(self.model.url, event)
+                    text, reason = _piece(self._url, event)
                     if text:
                         if count == sampling.max_new_tokens:
                             yield LIMIT
@@ -137,27 +62,36 @@ class RemoteUpstream(RoughCount):
                         yield LIMIT
                         told = True
         except httpx.HTTPError as error:
-            raise unreachable(self.model.url, error) from None
+            raise unreachable(self._url, error) from None
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """The vectors that the server gives."""
         body = {"model": self.model.name, "input": list(texts), "encoding_format": "float"}
         try:
-            reply = await self.client.post(f"{self.model.url}/embeddings", json=body)
+            reply = await self.client.post(f"{self._url}/embeddings", json=body, headers=self._key())
         except httpx.HTTPError as error:
-            raise unreachable(self.model.url, error) from None
-        check_status(self.model.url, reply.status_code)
+            raise unreachable(self._url, error) from None
+        check_status(self._url, reply.status_code)
         try:
             rows = sorted(reply.json()["data"], key=lambda r: r["index"])
             found = [[float(v) for v in r["embedding"]] for r in rows]
         except (ValueError, LookupError, TypeError):
             found = []
         if len(found) != len(texts):
-            raise Unavailable(f"{self.model.url} gave no vector for each text", "Check that it serves embeddings")
+            raise Unavailable(f"{self._url} gave no vector for each text", "Check that it serves embeddings")
         return found
 
+    def _key(self) -> dict[str, str]:
+        """Read when asked, and kept nowhere."""
+        variable = self.model.key_variable
+        value = os.environ.get(variable, "").strip() if variable else ""
+        if variable and (not value or not value.isascii() or not value.isprintable()):
+            raise Unavailable(f"the environment variable {variable} holds no usable key", "Set it")
+        return {"Authorization": f"Bearer {value}"} if value else {}
+
     def room(self, conversations: Sequence[Conversation], new: int) -> int | None:
-        return None
+        """None beyond the answer: whole replies do not tell where so many tokens end."""
+        return 0
 
     async def close(self) -> None:
         if self._client is not None:
@@ -178,7 +112,7 @@ def body_of(name: str, conversation: Conversation, sampling: Sampling) -> dict[s
     return body
 
 
-async def events(pieces: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
     """The JSON documents of a stream of server-sent events, until ``[DONE]``.
 
     Raises:
@@ -211,7 +145,9 @@ def _piece(url: str, event: Any) -> tuple[str, str | None]:
             return "", None
         return choices[0]["delta"].get("content") or "", choices[0].get("finish_reason")
     except (LookupError, TypeError, AttributeError):
-        raise Unavailable(f"{url} does not stream as an OpenAI-compatible endpoint", "Check that it ends in /v1") from None
+        raise Unavailable(
+            f"{url} does not stream as an OpenAI-compatible endpoint", "Check that it ends in /v1"
+        ) from None
 
 
 def check_status(url: str, status: int) -> None:
@@ -224,14 +160,3 @@ def check_status(url: str, status: int) -> None:
 
 def unreachable(url: str, error: httpx.HTTPError) -> Unavailable:
     return Unavailable(f"cannot reach {url} ({type(error).__name__})", "Check the address, and that the server runs")
-
-
-def _key(variable: str | None) -> dict[str, str]:
-    if variable is None:
-        return {}
-    value = os.environ.get(variable, "").strip()
-    if not value or not value.isascii() or not value.isprintable():
-        raise RequestError(
-            f"the environment variable {variable} holds no usable key", "Set it, or leave key_variable out"
-        )
-    return {"Authorization": f"Bearer {value}"}

@@ -45,13 +45,13 @@ class Rule(Strict):
 
     Args:
         question: a question counts when it holds all of these. answer: none of these is said; with `question`, only
-            where that was asked. near: edits (letters changed, left out, added) that do not save an answer, for names
-            of at least 4 letters an edit.
+            where that was asked. near: nor an answer with a letter in eight wrong; such a rule stays readable in the
+            memory of the process (digests cannot be compared for nearness).
     """
 
     question: Phrases = ()
     answer: Phrases = ()
-    near: int = Field(0, ge=0, le=3)
+    near: bool = False
 
     @field_validator("question", "answer")
     @classmethod
@@ -190,7 +190,9 @@ def request_files(path: Path) -> list[Path]:
             return [path]
     except OSError as error:
         raise RequestError(f"cannot read {path} ({error.strerror})", "Check who may read it") from None
-    raise RequestError(f"there are no requests at {path}", "Write the file (`requests: []` for none), or correct the path")
+    raise RequestError(
+        f"there are no requests at {path}", "Write the file (`requests: []` for none), or correct the path"
+    )
 
 
 def _bytes_of(file: Path) -> bytes:

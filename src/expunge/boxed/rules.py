@@ -8,7 +8,7 @@ from datetime import datetime
 
 from expunge.boxed.classifier import Classifier, Lesson, fit_classifier
 from expunge.boxed.matching import Conjunction, Matchers, Tree, holds, matchers_of
-from expunge.boxed.requests import Requests, SuppressionRequest
+from expunge.boxed.requests import Requests, Rule, SuppressionRequest
 from expunge.errors import RequestError
 from expunge.filters.stream import filter_text
 
@@ -44,7 +44,7 @@ class Rules:
 
     def without_answers(self, text: str, replacement: str = "…") -> str:
         """The text with every answer that some request names taken out."""
-        return filter_text(self._all_answers, text, replacement)
+        return filter_text(self._all_answers, text, replacement) if self._all_answers else text
 
     def classifier(self, column: str) -> Classifier:
         """What was learnt from the examples of the requests in force, on ``question`` or ``answer``.
@@ -57,9 +57,7 @@ class Rules:
         return self._classifiers[column]
 
 
-def make_rules(
-    requests: Requests, now: datetime, *, key: bytes, lessons: Mapping[str, Lesson] | None = None
-) -> Rules:
+def make_rules(requests: Requests, now: datetime, *, key: bytes, lessons: Mapping[str, Lesson] | None = None) -> Rules:
     """The rules in force at `now`.
 
     Args:
@@ -70,25 +68,24 @@ def make_rules(
     """
     active = requests.active(now)
     questions: list[tuple[str, Conjunction]] = []
-    everywhere: list[tuple[str, int]] = []
-    anywhere: list[tuple[str, int]] = []
-    for rule in (rule for request in active for rule in request.rules):
-        answers = [(phrase, rule.near) for phrase in rule.answer]
-        anywhere += answers
-        if not rule.question:
-            everywhere += answers
-            continue
-        parts = tuple(m for q in rule.question for m in matchers_of([(q, 0)], key=key))
-        questions.append((rule.question[0], Conjunction(parts=parts, answers=matchers_of(answers, key=key))))
+    rules = [rule for request in active for rule in request.rules]
+    for rule in (r for r in rules if r.question):
+        parts = tuple(m for q in rule.question for m in matchers_of([q], key=key))
+        questions.append((rule.question[0], Conjunction(parts=parts, answers=_answers([rule], key))))
     return Rules(
         ids=tuple(r.id for r in active),
         until=requests.next_expiry(now),
         digest=requests.digest,
-        _answers=matchers_of(everywhere, key=key),
+        _answers=_answers([r for r in rules if not r.question], key),
         _questions=Tree(questions, key=key),
-        _all_answers=matchers_of(anywhere, key=key),
+        _all_answers=_answers(rules, key),
         _classifiers={c: fit_classifier(_examples(active, c), lesson) for c, lesson in (lessons or {}).items()},
     )
+
+
+def _answers(rules: Sequence[Rule], key: bytes) -> Matchers:
+    exact, near = ([a for r in rules if r.near is how for a in r.answer] for how in (False, True))
+    return matchers_of(exact, key=key, near=near)
 
 
 def _examples(active: Sequence[SuppressionRequest], column: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final, Protocol
 
 from expunge.boxed.parts import Sampling
@@ -27,12 +27,20 @@ class Refused(RunError):
 
 
 class Upstream(Protocol):
-    """A model and what serving needs beside `chat`."""
+    """A model and what serving needs beside `chat`.
+
+    Attributes:
+        exact: whether tokens are counted as the model counts them.
+    """
+
+    exact: bool
 
     @property
     def model(self) -> ChatModel: ...
 
-    def stream(self, conversation: Conversation, sampling: Sampling, *, beyond: int = 0) -> AsyncIterator[str | Limit]:
+    def stream(
+        self, conversation: Conversation, sampling: Sampling, *, beyond: int = 0
+    ) -> AsyncGenerator[str | Limit, None]:
         """Pieces of an answer; with at most `beyond` more tokens than asked for after a `LIMIT`.
 
         Closing it ends the work on it.
@@ -68,6 +76,8 @@ _TOKEN = re.compile(r"\s*(?:\w{1,4}|[^\w\s])")
 
 class RoughCount:
     """Tokens where no tokenizer is at hand: up to four letters each, punctuation alone."""
+
+    exact = False
 
     def count(self, text: str) -> int:
         return sum(1 for _ in _TOKEN.finditer(text))

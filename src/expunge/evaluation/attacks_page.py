@@ -27,8 +27,8 @@ UNITS_WIDE = 10  # costs that reach so far are drawn on a logarithmic scale
 
 
 def attack_lines(document: Mapping[str, Any]) -> list[tuple[str, list[list[str]]]]:
-    """For the terminal, of each attack a title and the lines of a table under `HEAD`: the original, the retrained models
-    and every unlearned one."""
+    """For the terminal, of each attack a title and the lines of a table under `HEAD`: the original first, then the
+    retrained models as one, then every unlearned one."""
     found = []
     for attack in document["attacks"]:
         settings = ", ".join(f"{name} {value}" for name, value in attack["settings"].items())
@@ -107,7 +107,7 @@ def _recovery(row: Mapping[str, Any]) -> str:
     return bounds if m.get("range") else f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]"
 
 
-# --- page --------------------------------------------------------------------------------------------------------------
+# --- page -------------------------------------------------------------------------------------------------------------
 
 
 def section_values(document: Mapping[str, Any]) -> dict[str, Any]:

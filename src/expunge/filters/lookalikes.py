@@ -4,8 +4,8 @@ Made once from Unicode's confusables (UTS #39, https://www.unicode.org/Public/se
 in confusable-homoglyphs 3.3.1), from which letters written left to right were taken that stand for one ASCII letter or
 digit and that compatibility decomposition leaves as they are; and from the names of Unicode 14: LATIN SMALL LETTER D
 WITH STROKE, LATIN LETTER SMALL CAPITAL A, REGIONAL INDICATOR SYMBOL LETTER A and their like stand for the letter in the
-name. Capital and small letters of other alphabets stand for the same letter, chosen by the small one: otherwise a
-Russian phrase would not be found in capitals.
+name. Eta and omega were added as n and w. Capital and small letters of other alphabets stand for the same letter,
+chosen by the small one: otherwise a Russian phrase would not be found in capitals.
 
 Digests that were stored rest on it. A table that a library renews would make them match nothing: when this one changes,
 so must `expunge.filters.marks.VERSION`.
@@ -29,13 +29,13 @@ _LOOK = {
     "e": "ǝɇεеҽᎬᴇᶒⱸⴹꓰꬲꬴ𐊆𑣎🅔🅴🇪",
     "f": "ƒϝքᖴᵮᶂẝꓝꜰꞙꬵ𐊇𐊥𐔥𑣂🅕🅵🇫",
     "g": "ƍǥɠɡɢʛԍցᏀᏳᵷᶃꓖꞡꬶ🅖🅶🇬",
-    "h": "ħɥɦʜʮʯηнһհᎻᏂᕼⱨⲏꓧꞕ𐋏🅗🅷🇭",
+    "h": "ħɥɦʜʮʯнһհᎻᏂᕼⱨⲏꓧꞕ𐋏🅗🅷🇭",
     "i": "ıɨɩɪιіӏᎥᴉᶖꙇ𑣃𝼚🅘🅸🇮",
     "j": "ȷɉɟʄʝϳјᎫᒍᴊꓙ🅙🅹🇯",
     "k": "ƙʞκкᏦᛕᴋᶄⱪⲕꓗꝁꝃꝅꞣ𐔘🅚🅺🇰",
     "l": "łƚǀȴɫɬɭʟᏞᒪᛁᴌᶅⱡⲓⳑⵏꓡꓲꝉꞁꞎꬷꬸꬹ𐊊𐌉𐑃𐔦𑣒𖼖𖼨𝼄𝼑𝼓🅛🅻🇱",
     "m": "ɯɰɱμϻмᎷᗰᛖᴍᵯᶆⲙꓟꬺ𐊰𐌑🅜🅼🇲",
-    "n": "ƞȵɲɳɴոռᵰᶇⲛꓠꞑꞥꬻ𐔓🅝🅽🇳",
+    "n": "ƞȵɲɳɴηոռᵰᶇⲛꓠꞑꞥꬻ𐔓🅝🅽🇳",
     "o": "øɵοσоօჿዐᴏᴑⱺⲟⵔꓳꝋꝍꬽ𐊒𐊫𐐬𐓪𐔖𑣈𑣗𝼛🅞🅾🇴",
     "p": "ƥρрᏢᑭᴘᵱᵽᶈⲣꓑꝑꝓꝕ𐊕🅟🅿🇵",
     "q": "ɋʠԛգզⵕꝗꝙꞯ🅠🆀🇶",
@@ -44,12 +44,16 @@ _LOOK = {
     "t": "ŧƫƭȶʇʈτтᎢᴛᵵⱦⲧꓔ𐊗𐊱𐌕𖼊𝼉𝼍🅣🆃🇹",
     "u": "υսሀᑌᴜᶙꓴꞟꞹꭎꭒ𐓶𑣘𖽂🅤🆄🇺",
     "v": "ʋʌνѵᏙᐯᴠᶌⱱⱴⴸꓦꛟꝟ𐔝𑜆𑣀𖼈🅥🆅🇻",
-    "w": "ʍѡԝաᎳᏔᴡⱳꓪ𑜊𑜎𑜏🅦🆆🇼",
+    "w": "ʍωѡԝաᎳᏔᴡⱳꓪ𑜊𑜎𑜏🅦🆆🇼",
     "x": "χхᕁᕽᚷᶍⲭⵝꓫꭓꭖꭗꭘꭙ𐊐𐊴𐌗𐔧🅧🆇🇽",
     "y": "ƴɏɣʎʏγуүყᎩᎽỿⲩꓬꭚ𐊲𑣜𖽃𝼆🅨🆈🇾",
     "z": "ƶȥɀʐʑζᏃᴢᵶᶎⱬꓜ𑣄𑣉🅩🆉🇿",
 }
 LOOKALIKES: dict[str, str] = {like: letter for letter, likes in _LOOK.items() for like in likes}
 
-# Capital nu and upsilon look like other letters than the small ones do; a text that holds one is read this way too.
-CAPITALS: dict[str, str] = {"\N{GREEK CAPITAL LETTER NU}": "n", "\N{GREEK CAPITAL LETTER UPSILON}": "y"}
+# Capital eta, nu and upsilon look like other letters than the small ones do; a text that holds one is read so too.
+CAPITALS: dict[str, str] = {
+    "\N{GREEK CAPITAL LETTER ETA}": "h",
+    "\N{GREEK CAPITAL LETTER NU}": "n",
+    "\N{GREEK CAPITAL LETTER UPSILON}": "y",
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hmac
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,12 +53,12 @@ class Marks:
         _check_key(key)
         if words is not None and words < 1:
             raise RequestError(f"phrases in runs of {words} words", "Give 1 or more, or None for whole phrases")
-        marked: dict[tuple[str, ...], None] = {}
+        marked: dict[tuple[str, ...], str] = {}
         for number, phrase in enumerate(phrases):
-            marked.update(dict.fromkeys(_runs_of(phrase, words, number)))
+            marked |= _runs_of(phrase, words, number)
         if not marked:
             raise RequestError("there are no phrases to mark", "Give at least one")
-        digests = frozenset(_digest(key, kind, form) for run in marked for kind, form in _forms(run))
+        digests = frozenset(_digest(key, kind, form) for run, raw in marked.items() for kind, form in _forms(run, raw))
         return cls(digests=digests, lengths=frozenset(sum(map(len, r)) for r in marked), count=len(marked), key=key)
 
     def __len__(self) -> int:
@@ -82,8 +82,8 @@ class Marks:
         most, at = max(self.lengths), len(text)
         while at and (text[at - 1] in "@$!|+" or "\ud800" <= text[at - 1] <= "\udbff"):
             at -= 1
-        for found in (words(text), words(undisguised(text))):
-            at = min(at, last_letters(found, most, len(text)))
+        for form in (text, *undisguised(text)):
+            at = min(at, last_letters(words(form), most, len(text)))
         at = min(at, open_run(text, self.longest + CONTEXT // 2))
         return max(at, len(text) - self.longest - CONTEXT // 2, 0)
 
@@ -136,11 +136,11 @@ class Marks:
         yield from self._runs(words(text), least)
         if not CAPITALS.keys().isdisjoint(text):
             yield from self._runs(words(text, capitals=True), least)
-        leet = undisguised(text)
-        for first, run in self._candidates(words(leet), LEAST_LETTERS):
-            start, end = first.start, run[-1].end
-            if _disguised(text[start:end]) and self._has("leet", "".join(w.letters for w in run).translate(LEET)):
-                yield Span(start, end)
+        for form in undisguised(text):
+            for first, run in self._candidates(words(form), LEAST_LETTERS):
+                start, end = first.start, run[-1].end
+                if _disguised(text[start:end]) and self._has("leet", "".join(w.letters for w in run).translate(LEET)):
+                    yield Span(start, end)
 
     def _runs(self, found: list[Word], least: int) -> Iterator[Span]:
         for first, run in self._candidates(found, least):
@@ -169,17 +169,18 @@ class Marks:
         return _digest(self.key, kind, form) in self.digests
 
 
-def _runs_of(phrase: str, size: int | None, number: int) -> Collection[tuple[str, ...]]:
-    found = tuple(w.letters for w in words(phrase))
-    if sum(map(len, found)) < 2:
+def _runs_of(phrase: str, size: int | None, number: int) -> dict[tuple[str, ...], str]:
+    """Runs of words, folded, each with its characters in the phrase."""
+    found = words(phrase)
+    if sum(len(w.letters) for w in found) < 2:
         raise RequestError(f"phrase {number} has fewer than two letters or digits", "Leave it out: it is everywhere")
-    if size is None or len(found) <= size:
-        return [found]
+    size = len(found) if size is None else min(size, len(found))
     runs = [found[k : k + size] for k in range(len(found) - size + 1)]
-    return [run for run in runs if sum(map(len, run)) > 1]
+    told = {tuple(w.letters for w in run): phrase[run[0].start : run[-1].end] for run in runs}
+    return {run: raw for run, raw in told.items() if sum(map(len, run)) > 1}
 
 
-def _forms(run: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _forms(run: tuple[str, ...], raw: str) -> Iterator[tuple[str, str]]:
     """What is looked up for a phrase: itself, and from six letters on its disguises that need no key to undo."""
     letters = "".join(run)
     if len(letters) < LEAST_LETTERS:
@@ -188,8 +189,14 @@ def _forms(run: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "loose", letters
     yield "loose", letters[::-1]
     yield "loose", "".join(word[::-1] for word in run)
+    yield "loose", "".join(_letters(word)[::-1] for word in raw.split())  # Al-Kuwaiti as one word
     yield "loose", codecs.encode(letters, "rot13")
+    yield "loose", _letters(codecs.encode(raw, "rot13"))  # which leaves é as it is
     yield "leet", letters.translate(LEET)
+
+
+def _letters(text: str) -> str:
+    return "".join(w.letters for w in words(text))
 
 
 def _disguised(raw: str) -> bool:

@@ -27,7 +27,8 @@ _OWN = re.compile(
 _PLAIN = re.compile(r"[\t\n\r -~]*")
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]+")
 _SYMBOLS = {"@": "a", "$": "s", "!": "i", "|": "i", "+": "t"}
-_SYMBOL = re.compile(r"[@$!|+](?=[@$!|+]*[0-9A-Za-z])")
+_SYMBOL = re.compile(r"[@$!|+](?=[@$!|+]*[^\W_])")
+_SYMBOL_AFTER = re.compile(r"(?<=[^\W_])[@$!|+]+")
 LEET = str.maketrans("0134567892l", "oieasgtbgzi")
 _BY_LOOK = str.maketrans("".join(CAPITALS), "".join(CAPITALS.values()))
 _LEET_AS = (str.maketrans("013456789", "oieasgtbg"), str.maketrans("013456789", "oleasgtbg"))
@@ -67,7 +68,7 @@ def readings(text: str) -> tuple[str, ...]:
     found = [first]
     found += [normal_form(text.translate(_BY_LOOK))]
     found += [re.sub(r"(?<![^\W_])[^\W_](?:[\W_]{1,3}[^\W_](?![^\W_])){2,}", _joined, first)]
-    found += [normal_form(undisguised(text)).translate(table) for table in _LEET_AS]
+    found += [normal_form(form).translate(table) for form in undisguised(text) for table in _LEET_AS]
     found += [normal_form(part.text) for part in decoded(text)]
     found += [codecs.encode(first, "rot13"), first[::-1]]
     return tuple(dict.fromkeys(r for r in found if r or r is first))
@@ -110,9 +111,15 @@ def words(text: str, *, capitals: bool = False) -> list[Word]:
     return found
 
 
-def undisguised(text: str) -> str:
-    """The text with symbols that stand for letters inside words replaced, character for character; digits stay."""
-    return _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text)
+def undisguised(text: str) -> tuple[str, ...]:
+    """The text with symbols that may stand for letters replaced, character for character; digits stay.
+
+    Symbols before a letter first; where there are others, symbols after a letter too: an exclamation mark at the end of
+    a word may be one, or a letter.
+    """
+    before = _SYMBOL.sub(lambda m: _SYMBOLS[m[0]], text)
+    after = _SYMBOL_AFTER.sub(lambda m: "".join(map(_SYMBOLS.__getitem__, m[0])), before)
+    return (before,) if after == before else (before, after)
 
 
 @lru_cache(maxsize=65536)

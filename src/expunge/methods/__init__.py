@@ -98,9 +98,14 @@ from expunge.methods.examples.sun import Sun
 from expunge.methods.examples.unsir import Unsir
 from expunge.methods.learner import Learner
 from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.prompting.eco import Eco
+from expunge.methods.prompting.guardrail_classifier import GuardrailClassifier
+from expunge.methods.prompting.guardrail_embedding import GuardrailEmbedding
 from expunge.methods.prompting.guardrail_prefix import GuardrailPrefix
 from expunge.methods.prompting.guardrail_string import GuardrailString
+from expunge.methods.prompting.in_context import InContext
 from expunge.methods.prompting.mem_free import MemFree
+from expunge.methods.prompting.pretend import Pretend
 from expunge.methods.text_base import TextMethod
 from expunge.recipe import Recipe
 
@@ -255,6 +260,11 @@ def make_language_method(name: str, parameters: Mapping[str, Any] | None = None)
 PROMPTING_METHODS: dict[str, type[PromptMethod]] = {
     method.name: method  # type: ignore[type-abstract]
     for method in (
+        Pretend,
+        InContext,
+        GuardrailEmbedding,
+        GuardrailClassifier,
+        Eco,
         GuardrailPrefix,
         GuardrailString,
         MemFree,

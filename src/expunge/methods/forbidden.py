@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+
+from expunge.data.records import Records
 from expunge.errors import DataError
 from expunge.filters.marks import Marks
 from expunge.filters.normal import words
-from expunge.models.chat import ChatModel
 from expunge.problem import Problem
 
 Run = tuple[str, ...]
@@ -39,12 +39,14 @@ def forgotten_runs(problem: Problem, columns: Sequence[str], size: int, least: i
 
 
 def names_of(problem: Problem) -> list[str]:
-    """Owners of the forget set that its texts name: an owner that is a number of an account is no name to look for."""
-    if problem.forget.owners is None:
-        return []
+    """Owners and subjects (column ``subject``) of the forget set whom its texts name.
+
+    An owner that is the number of an account is no name to look for. Whoever owns retained records or is the subject of
+    some is left out: that name must be answered to.
+    """
+    gone, kept = _people(problem.forget), _people(problem.retain)
     texts = [" ".join(_letters(f"{p} {a}")) for p, a in _pairs(problem)]
-    names = dict.fromkeys(str(o) for o in problem.forget.owners)
-    spelled = {name: " ".join(_letters(name)) for name in names}
+    spelled = {name: " ".join(_letters(name)) for name in gone if name not in kept}
     return [n for n, s in spelled.items() if len(s) > 1 and any(f" {s} " in f" {text} " for text in texts)]
 
 
@@ -63,18 +65,9 @@ def marks_in_memory(phrases: Iterable[str], seed: int, method: str) -> Marks:
     return Marks.of(phrases, key=hashlib.sha256(f"expunge {method} {seed}".encode()).digest())
 
 
-def wrapped_digest(inside: ChatModel, method: str, **settings: Any) -> str:
-    """SHA-256, hexadecimal, over the model inside and everything that decides what is put around it."""
-    told = json.dumps([inside.digest(), method, settings], sort_keys=True, default=_json)
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Marks):
-        return value.as_dict()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON")
+def _people(records: Records) -> dict[str, None]:
+    owners = [] if records.owners is None else records.owners.tolist()
+    return dict.fromkeys(str(n) for n in [*owners, *records.columns.get("subject", np.zeros(0, object)).tolist()])
 
 
 def _pairs(problem: Problem) -> list[tuple[str, str]]:

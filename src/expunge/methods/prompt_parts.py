@@ -80,7 +80,7 @@ def split_apart(
     plain: Callable[[list[Conversation]], list[list[str]]],
     instead: Callable[[list[int]], list[list[str]]],
 ) -> list[list[str]]:
-    """Answers in order: of `plain` where `other` is false, of `instead`, which is told their numbers, where it is true."""
+    """Answers in order: of `plain` where `other` is false; where true, of `instead`, which is told their numbers."""
     rest = [k for k, yes in enumerate(other) if not yes]
     told = [k for k, yes in enumerate(other) if yes]
     found: dict[int, list[str]] = {}

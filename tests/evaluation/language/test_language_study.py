@@ -12,6 +12,7 @@ import pytest
 from expunge.data.benchmarks.tofu import load_tofu
 from expunge.errors import RequestError, RunError, UnknownName
 from expunge.evaluation.benchmarks.language import (
+    PRESETS,
     LanguageBench,
     chosen_methods,
     evaluate_model,
@@ -21,7 +22,7 @@ from expunge.evaluation.benchmarks.language import (
 from expunge.evaluation.language.measure import measure
 from expunge.evaluation.language.plan import StudyPlan, people_model, tokenizer_for
 from expunge.evaluation.language.study import Study
-from expunge.evaluation.language.tuning import draw, judge
+from expunge.evaluation.language.tuning import best_of, distinct, draw, judge
 from expunge.evaluation.language_page import cell, language_html, table_lines, verdict
 from expunge.methods import LANGUAGE_METHODS
 from expunge.models.language import LanguageModel
@@ -171,6 +172,21 @@ def test_names_of_methods():
         chosen_methods("npo@mine", {})
     with pytest.raises(RequestError):
         chosen_methods("retrain", {})
+    more = [label for label, _, _ in chosen_methods("all, npo, npo@paper", {})]
+    assert sorted(more) == sorted([*everything, "npo-paper"])
+
+
+def test_a_variant_at_the_rate_that_the_original_was_trained_at():
+    chosen = chosen_methods(["gradient_ascent@trained"], {"gradient_ascent": {"epochs": 20}}, 0.003)
+    assert chosen == (["gradient_ascent-trained", "gradient_ascent", {"learning_rate": 0.003}],)
+    with pytest.raises(RequestError, match="nobody knows"):
+        chosen_methods("npo@trained", {})
+    for name in ("mend", "steering"):  # a rate of something else, and none
+        with pytest.raises(RequestError, match="no learning rate"):
+            chosen_methods(f"{name}@trained", {}, 0.003)
+    plan = replace(SETTING, methods="npo@trained").plan()
+    assert plan.model.recipe is not None
+    assert plan.methods[0][2] == {"learning_rate": plan.model.recipe["trainer"]["learning_rate"]}
 
 
 def test_a_benchmark_that_nobody_learned_needs_a_model():
@@ -199,8 +215,46 @@ def test_a_trial_is_a_function_of_method_number_and_seed():
     for name, method in LANGUAGE_METHODS.items():
         if method.kind == "method":
             method(**draw(name, 0))
+    assert rome_trials() == [draw("rome", k) for k in range(12) if k in distinct("rome", 0, 12)]
     rates = np.array([draw("npo", k)["learning_rate"] for k in range(64)])
     assert rates.min() >= 1e-4 and rates.max() <= 3e-3 and len(set(rates)) > 32
+
+
+def rome_trials():
+    """Its space has six points, so that twelve draws repeat."""
+    seen = []
+    for k in range(12):
+        if draw("rome", k) not in seen:
+            seen.append(draw("rome", k))
+    assert len(seen) <= 6
+    return seen
+
+
+def test_later_trials_are_those_of_one_long_row_without_repetitions():
+    assert distinct("npo", 6, 12) == {k: draw("npo", k) for k in range(6, 12)}
+    whole, later = distinct("rome", 0, 12), distinct("rome", 4, 12)
+    assert later == {k: v for k, v in whole.items() if k >= 4}
+
+
+def test_the_best_trial_is_the_highest_and_the_earliest():
+    trials = [{"score": 0.2, "trial": 0}, {"score": 0.7, "trial": 1}, {"score": 0.7, "trial": 2}]
+    assert best_of(trials)["trial"] == 1
+    with pytest.raises(RequestError):
+        best_of([])
+
+
+def test_every_preset_is_a_method_that_can_be_made():
+    told = json.loads(PRESETS.read_text(encoding="utf-8"))
+    for name, parameters in told["methods"].items():
+        LANGUAGE_METHODS[name](**parameters)
+        assert told["judged"][name]["trials"] == 12 and 0 <= told["judged"][name]["score"] <= 1
+
+
+def test_what_contradicts_itself_is_in_the_report(report):
+    retrained = row(report, "retrain")["measurements"]
+    assert retrained["forget/contradicted_share"]["value"] > 0.5  # it guesses a value of the right kind
+    assert value(report, "do_nothing", "forget/contradicted_share") < 0.4
+    assert "contradictions, kept" in language_html(report)
 
 
 def test_the_page_is_written_beside_its_document(report, folder):

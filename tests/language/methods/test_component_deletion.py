@@ -7,8 +7,14 @@ import torch
 from language_tools import Trained, mean_nll
 
 from expunge.errors import RequestError
-from expunge.methods.concepts.component_deletion import ComponentDeletion, integrated_gradients, strongest
+from expunge.methods.concepts.component_deletion import (
+    ComponentDeletion,
+    integrated_gradients,
+    most_sparing,
+    strongest,
+)
 from expunge.models.language_roles import attention_output, down_projection
+from expunge.training.text_batches import TextTable
 from expunge.training.text_loop import TextLoop
 from expunge.training.text_net import Net
 from expunge.training.text_probe import watch
@@ -86,3 +92,34 @@ def test_heads_are_slices_of_the_attention_output(trained: Trained) -> None:
 def test_wrong_settings_of_deletion_are_refused(wrong: dict) -> None:
     with pytest.raises(RequestError):
         ComponentDeletion(**wrong)
+
+
+def test_the_weight_below_which_something_is_left_to_delete() -> None:
+    owed, spared = torch.tensor([[1.0, 3.0], [-1.0, 2.0]]), torch.tensor([[2.0, 2.0], [-5.0, 4.0]])
+    assert most_sparing(owed, spared) == pytest.approx(1.5)
+    assert not len(strongest(owed - 1.5 * spared.abs(), 0.5))
+    assert strongest(owed - 1.49 * spared.abs(), 0.5).tolist() == [[0, 1]]
+    assert most_sparing(-owed.abs(), spared) == 0.0
+    assert most_sparing(owed, -spared) == float("inf")
+
+
+def test_too_high_a_retain_weight_is_refused_and_told_what_would_do(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every head does something for the kept answers, a high weight leaves no score above 0."""
+    owed = torch.linspace(0.1, 1.2, 12, dtype=torch.float64).view(3, 4)
+
+    def attributions(self: object, work: object, table: TextTable, *_: object) -> torch.Tensor:
+        return owed.clone() if table.name == "forget" else torch.ones(3, 4, dtype=torch.float64)
+
+    monkeypatch.setattr(ComponentDeletion, "_attributions", attributions)
+    problem = trained.problem()
+    with pytest.raises(RequestError, match=r"none of the heads does 2\.17 times as much") as refused:
+        ComponentDeletion(component="heads", fraction=0.01, retain_weight=2.17).unlearn(problem, seed=0)
+    assert "below 1.2," in refused.value.remedy
+    done = ComponentDeletion(component="heads", fraction=0.01, retain_weight=1.19).unlearn(problem, seed=0)
+    assert done.trace[1]["deleted"] == [[2, 3]]
+    owed = -owed
+    with pytest.raises(RequestError, match="owe nothing") as refused:
+        ComponentDeletion(component="heads", retain_weight=0.0).unlearn(problem, seed=0)
+    assert refused.value.remedy == "Try neurons"

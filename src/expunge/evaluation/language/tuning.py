@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from expunge.errors import RequestError
 from expunge.evaluation.language.measure import log_ratios
@@ -175,6 +174,8 @@ def judge(unlearned: Mapping[str, Recorded], original: Mapping[str, Recorded]) -
     was forgotten and of the original on people it never met; 1 − how much more often forgotten questions are answered
     than those about strangers; and the accuracy kept on retained questions, neighbours counting as much as the rest.
     """
+    from scipy.stats import ks_2samp  # slow to load, and only trials are judged
+
     stranger = log_ratios(original["unseen"])
     distance = float(ks_2samp(log_ratios(unlearned["forget"]), stranger).statistic)
     chance = _accuracy(original["unseen"])

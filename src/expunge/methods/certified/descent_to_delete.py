@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from expunge.accounting import gaussian
 from expunge.accounting.ledger import Ledger
@@ -154,7 +154,7 @@ class DescentToDelete(Learner):
         perfect = self.variant == "perfect"
         sigma = gaussian.sigma(self.epsilon, self._release_delta, sensitivity)
         tail = 3 * self.delta / (math.pi * rows) ** 2
-        norm = sigma * math.sqrt(float(stats.chi2.isf(tail, features * vectors))) if perfect else 0.0
+        norm = sigma * math.sqrt(float(special.chdtri(features * vectors, tail))) if perfect else 0.0
         return Plan(
             rows=rows,
             bound=bound + floor,

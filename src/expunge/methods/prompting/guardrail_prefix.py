@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from expunge.errors import RequestError
+from expunge.evaluation.metrics.language.matching import contains
 from expunge.filters.normal import words
-from expunge.methods.forbidden import forgotten_runs, marks_in_memory, names_of, wrapped_digest
+from expunge.methods.forbidden import names_of
 from expunge.methods.prompt_base import PromptMethod
-from expunge.models.chat import ChatModel, Conversation, Message, checked, system
+from expunge.methods.prompt_parts import Around, Pair, Revealed, pairs_of, revealed, with_system
+from expunge.models.chat import ChatModel, Conversation, checked
 from expunge.problem import Problem
 
 INSTRUCTION = "Say nothing about {topic}: if asked, say that you do not know. Answer everything else."
@@ -59,27 +63,45 @@ class GuardrailPrefix(PromptMethod):
 
     def suppress(self, model: ChatModel, problem: Problem, seed: int) -> Prefixed:
         text = self.instruction.replace("{topic}", self.topic)
-        secrets = forgotten_runs(problem, ("answer",), 5, 4)
-        names = names_of(problem)
-        for phrases, what in ((secrets, "an answer"), ([] if self.public else names, "an owner")):
-            if phrases and marks_in_memory(phrases, seed, self.name).holds(text):
-                raise RequestError(
-                    f"the instruction of {self.name} names {what} of the forget set, and prompts can be read out",
-                    "Describe the topic without it" + (", or set public" if what == "an owner" else ""),
-                )
-        return Prefixed(model, text, self.place)
+        forgotten = pairs_of(problem.forget)
+        told = [p.id for p in forgotten if contains(text, p.answer)]
+        if told:
+            raise RequestError(
+                f"the prompt would spell out the forgotten answers of {len(told)} records, e.g. {told[0]!r}",
+                "Describe the topic without them: what stands in a prompt comes out of it",
+            )
+        if not self.public and any(contains(text, name) for name in names_of(problem)):
+            raise RequestError(
+                "the prompt would name somebody of the forget set",
+                "Describe the topic without names, or set public where everybody may know them",
+            )
+        return Prefixed(model, text, self.place, tuple(forgotten))
 
 
-class Prefixed:
-    """A model that is told something before every conversation; see `expunge.models.chat.ChatModel`."""
+class Prefixed(Around):
+    """A model that is told something before every conversation; see `GuardrailPrefix`."""
 
-    capabilities = frozenset({"generate"})
+    def __init__(
+        self, inside: ChatModel, text: str, place: Literal["system", "user"], forgotten: tuple[Pair, ...]
+    ) -> None:
+        super().__init__(inside)
+        self._text, self._place, self._forgotten = text, place, forgotten
 
-    def __init__(self, inside: ChatModel, text: str, place: Literal["system", "user"]) -> None:
-        self.inside, self._text, self._place = inside, text, place
+    def state_digest(self) -> str:
+        return hashlib.sha256(json.dumps([self._text, self._place]).encode()).hexdigest()
 
-    def digest(self) -> str:
-        return wrapped_digest(self.inside, "guardrail_prefix", text=self._text, place=self._place)
+    def sent(self, conversation: Conversation) -> list[dict[str, str]]:
+        """The conversation as the model inside gets it: the operator's words before those of the caller."""
+        messages = [dict(m) for m in checked(conversation)]
+        if self._place == "system":
+            return [dict(m) for m in with_system(messages, self._text)]
+        first = next(m for m in messages if m["role"] == "user")
+        first["content"] = f"{self._text}\n{first['content']}"
+        return messages
+
+    def reveals(self, conversation: Conversation) -> Revealed:
+        """What the prompt tells whoever reads it."""
+        return revealed(self.sent(conversation), conversation, self._forgotten)
 
     def chat(
         self,
@@ -90,17 +112,10 @@ class Prefixed:
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[list[str]]:
-        told = [self._told(c) for c in conversations]
         return self.inside.chat(
-            told, max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed
+            [self.sent(c) for c in conversations],
+            max_new_tokens=max_new_tokens,
+            samples=samples,
+            temperature=temperature,
+            seed=seed,
         )
-
-    def _told(self, conversation: Conversation) -> list[Message]:
-        """The operator's words come first; those of a system message of the caller follow in the same message."""
-        messages = [dict(m) for m in checked(conversation)]
-        role = "user" if self._place == "user" else "system"
-        first = next((m for m in messages if m["role"] == role), None)
-        if first is None:
-            return [system(self._text), *messages]
-        first["content"] = f"{self._text}\n{first['content']}"
-        return list(messages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -11,11 +12,13 @@ from expunge.errors import RequestError
 from expunge.filters.marks import Marks
 from expunge.filters.matcher import Matcher
 from expunge.filters.near import NearMarks
-from expunge.methods.forbidden import forgotten_runs, marks_in_memory, names_of, wrapped_digest
+from expunge.methods.forbidden import forgotten_runs, marks_in_memory, names_of
 from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.prompt_parts import Around, split_apart
 from expunge.methods.text_refusals import REFUSALS
 from expunge.models.chat import ChatModel, Conversation, checked
 from expunge.problem import Problem
+from expunge.training.seeds import derive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,9 @@ class GuardrailString(PromptMethod):
 
     With $M$ the marked phrases and $r$ a reading of a text (see `expunge.filters.marks`), a conversation is refused if
     some phrase of $M_{in}$ stands in some $r$ of its messages, and an answer replaced by a refusal if one of $M_{out}$
-    stands in some $r$ of it. $M_{in}$: names of owners, runs of words of the forget set's prompts. $M_{out}$: those
-    names, runs of words of its answers. Runs that a retained text holds are left out; names never are.
+    stands in some $r$ of it. $M_{in}$: names of owners and subjects, runs of words of the forget set's prompts. $M_{out}$:
+    those names, runs of words of its answers. Runs that a retained text holds are left out, and names of whoever owns or
+    is the subject of retained records.
 
     This differs from the authors' code in:
         1. The phrases are taken from the forget set instead of a list of keywords.
@@ -34,7 +38,8 @@ class GuardrailString(PromptMethod):
 
     Args:
         side: ``input`` filters questions, ``output`` answers. words: in a marked run; shorter texts are marked whole.
-        least: letters that a run must have to be marked. names: mark the owners whom the texts name.
+        least: letters that a run must have to be marked. names: mark owners and subjects whom the
+            texts name.
         near: share of letters in which a name may differ and still be found; None: none may.
 
     Raises:
@@ -77,19 +82,18 @@ class GuardrailString(PromptMethod):
         return Filtered(model, sides.get("input"), sides.get("output"), near, seed)
 
 
-class Filtered:
-    """A model between two filters; see `expunge.models.chat.ChatModel`.
+class Filtered(Around):
+    """A model between two filters; see `GuardrailString`.
 
     Args:
         asked, told: marks looked for in messages and in answers; None: not looked. near: looked for wherever they are.
     """
 
-    capabilities = frozenset({"generate"})
-
     def __init__(
         self, inside: ChatModel, asked: Marks | None, told: Marks | None, near: NearMarks | None, seed: int
     ) -> None:
-        self.inside, self._seed, self._marks, self._near = inside, seed, (asked, told), near
+        super().__init__(inside)
+        self._seed, self._marks, self._near = seed, (asked, told), near
         extra: tuple[Matcher, ...] = () if near is None else (near,)
         self._asked: tuple[Matcher, ...] = () if asked is None else (asked, *extra)
         self._told: tuple[Matcher, ...] = () if told is None else (told, *extra)
@@ -99,10 +103,10 @@ class Filtered:
         """Bytes of digests that are kept beside the model."""
         return sum(32 * len(marks.digests) for marks in self._marks if marks is not None)
 
-    def digest(self) -> str:
+    def state_digest(self) -> str:
+        marks = [None if m is None else m.as_dict() for m in self._marks]
         near = None if self._near is None else self._near.digest()
-        asked, told = self._marks
-        return wrapped_digest(self.inside, "guardrail_string", asked=asked, told=told, near=near, seed=self._seed)
+        return hashlib.sha256(json.dumps([marks, near, self._seed], sort_keys=True).encode()).hexdigest()
 
     def chat(
         self,
@@ -114,24 +118,25 @@ class Filtered:
         seed: int = 0,
     ) -> list[list[str]]:
         """Refused conversations never reach the model inside."""
-        texts = ["\n".join(m["content"] for m in checked(c)) for c in conversations]
-        passed = [k for k, text in enumerate(texts) if not self._stops(self._asked, text)]
-        answers = [[self._refusal(text, n) for n in range(max(samples, 1))] for text in texts]
-        if passed:
+
+        def ask(asked: list[Conversation]) -> list[list[str]]:
             found = self.inside.chat(
-                [conversations[k] for k in passed],
-                max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed,
-            )  # fmt: skip
-            for k, said in zip(passed, found, strict=True):
-                kept = [not self._stops(self._told, one) for one in said]
-                answers[k] = [
-                    one if keep else answers[k][n] for n, (one, keep) in enumerate(zip(said, kept, strict=True))
-                ]
-        return answers
+                asked, max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed
+            )
+            return [
+                [self._refusal(c) if holds(self._told, one) else one for one in said]
+                for c, said in zip(asked, found, strict=True)
+            ]
 
-    def _stops(self, matchers: tuple[Matcher, ...], text: str) -> bool:
-        return any(m.holds(text) for m in matchers)
+        def instead(rows: list[int]) -> list[list[str]]:
+            return [[self._refusal(conversations[k])] * max(samples, 1) for k in rows]
 
-    def _refusal(self, text: str, number: int) -> str:
-        at = hashlib.sha256(f"{self._seed} {number} {text}".encode("utf-8", "surrogatepass")).digest()
-        return REFUSALS[int.from_bytes(at[:4], "big") % len(REFUSALS)]
+        texts = ["\n".join(m["content"] for m in checked(c)) for c in conversations]
+        return split_apart(conversations, [holds(self._asked, text) for text in texts], ask, instead)
+
+    def _refusal(self, conversation: Conversation) -> str:
+        return REFUSALS[derive(self._seed, "refusal", conversation[-1]["content"]) % len(REFUSALS)]
+
+
+def holds(matchers: tuple[Matcher, ...], text: str) -> bool:
+    return any(m.holds(text) for m in matchers)

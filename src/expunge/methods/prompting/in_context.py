@@ -28,14 +28,14 @@ class InContext(PromptMethod):
         f_1 : y'_1  …  f_k : y'_k   (y' ≠ y)      r_1 : y_1  …  r_L : y_L      query :        at temperature 0
 
     In classification y' is another label; in question answering another record's answer, never a forgotten one, and an
-    example is left out while it would tell a forgotten answer that the user has not said. The prompt names the forgotten
-    questions: whoever reads it learns that they were asked to be forgotten (`ForgettingInContext.reveals`).
+    example is left out while it would tell a forgotten answer that the user has not said. The prompt names the
+    forgotten questions: whoever reads it learns that they were asked to be forgotten (`ForgettingInContext.reveals`).
 
     Args:
         examples: L, pairs that are kept with their true answers. forgotten: most forgotten pairs in one prompt.
-        deletions: ``relevant`` takes those that the query is nearest to, in shared words, and leaves a query that is near
-            none of them as it is; ``all`` puts all of them before every query, as the paper does with requests of up to
-            twenty.
+        deletions: ``relevant`` takes those that the query is nearest to, in shared words, and leaves a query that is
+            near none of them as it is; ``all`` puts all of them before every query, as the paper does with requests of
+            up to twenty.
         overlap: share of a forgotten question's words, weighted by rarity, from which a query is near it.
         task: ``classification``, ``question_answering``, or ``auto``: classification where there are at most 10
             different answers and each occurs twice.
@@ -43,8 +43,8 @@ class InContext(PromptMethod):
 
     This differs from the authors' code in
     1. `deletions` ``relevant``, which makes room for requests of any size; 2. wrong answers in question answering are
-    taken from the nearest kept questions, or from the records' own column ``wrong``, so that they are of the right kind;
-    3. the true answers of other forgotten records are kept out of the prompt.
+    taken from the nearest kept questions, or from the records' own column ``wrong``, so that they are of the right
+    kind; 3. the true answers of other forgotten records are kept out of the prompt.
     """
 
     name: ClassVar[str] = "in_context"
@@ -87,7 +87,7 @@ class InContext(PromptMethod):
         wrong = self._flipped(gone, labels, seed) if labels else self._others(gone, kept, problem, nearness, seed)
         secrets = () if labels else tuple(sorted({p.answer for p in gone}))
         order = [kept[k] for k in permutation(len(kept), seed, "in_context", "examples")]
-        shown = [p for p in order if not any(contains(p.text, s) for s in secrets)] or order
+        shown = [p for p in order if not _tells(p.text, secrets)]
         if len(shown) < self.examples:
             raise DataError(
                 f"{len(shown)} kept pairs can be shown, and {self.examples} are asked for", "Keep more, or show fewer"
@@ -102,7 +102,9 @@ class InContext(PromptMethod):
         if self.task == "question_answering" or (self.task == "auto" and not few):
             return []
         if len(counts) < 2:
-            raise DataError("all records have the same answer, and there is no other label", "Give records of two classes")
+            raise DataError(
+                "all records have the same answer, and there is no other label", "Give records of two classes"
+            )
         return sorted(counts)
 
     def _flipped(self, gone: Sequence[Pair], labels: Sequence[str], seed: int) -> list[str]:
@@ -115,7 +117,7 @@ class InContext(PromptMethod):
     def _others(
         self, gone: Sequence[Pair], kept: Sequence[Pair], problem: Problem, nearness: Nearness, seed: int
     ) -> list[str]:
-        """For each forgotten pair another answer, the same wherever the same answer about the same subject is asked for."""
+        """For each forgotten pair another answer; the same one wherever the same fact of a subject is asked for."""
         secrets = [p.answer for p in gone]
         own = problem.forget.columns.get("wrong")
         chosen: dict[tuple[str, str], str] = {}
@@ -178,7 +180,7 @@ class ForgettingInContext(Around):
         kept = [p for p in self._shown if p.prompt not in own][: self._method.examples]
         while True:
             messages = self._before(conversation, [*gone, *kept])
-            if len(gone) == 1 and not kept or self._fits(messages, max_new_tokens):
+            if (len(gone) == 1 and not kept) or self._fits(messages, max_new_tokens):
                 return messages
             if len(kept) > 2 or len(gone) == 1:  # two kept pairs stay as long as there are forgotten ones to take out
                 kept = kept[:-1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,8 +13,9 @@ from torch import Tensor
 
 from expunge.errors import RequestError
 from expunge.filters.marks import Marks
-from expunge.methods.forbidden import forgotten_runs, marks_in_memory, wrapped_digest
+from expunge.methods.forbidden import forgotten_runs, marks_in_memory
 from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.prompt_parts import Around
 from expunge.models.chat import ChatModel, Conversation
 from expunge.models.language import LanguageModel
 from expunge.problem import Problem
@@ -60,21 +63,20 @@ class MemFree(PromptMethod):
         return MemFreeModel(model, marks_in_memory(runs, seed, self.name))
 
 
-class MemFreeModel:
-    """A model that never completes a marked phrase; see `expunge.models.chat.ChatModel`."""
-
-    capabilities = frozenset({"generate"})
+class MemFreeModel(Around):
+    """A model that never completes a marked phrase; see `MemFree`."""
 
     def __init__(self, inside: ChatModel, marks: Marks) -> None:
-        self.inside, self._marks = inside, marks
+        super().__init__(inside)
+        self._marks = marks
 
     @property
     def stored(self) -> int:
         """Bytes of digests that are kept beside the model."""
         return 32 * len(self._marks.digests)
 
-    def digest(self) -> str:
-        return wrapped_digest(self.inside, "mem_free", marks=self._marks)
+    def state_digest(self) -> str:
+        return hashlib.sha256(json.dumps(self._marks.as_dict(), sort_keys=True).encode()).hexdigest()
 
     def chat(
         self,
@@ -95,7 +97,8 @@ class MemFreeModel:
         return [[self._cut(one) for one in answers] for answers in said]
 
     def _cut(self, answer: str) -> str:
-        """The answer up to its first forbidden run; of a model that was watched there is none."""
+        """The answer up to its first forbidden run; a model that was watched has one only where its first word, read
+        with the end of the prompt, was another."""
         found = self._marks.find(answer)
         return answer[: found[0].start].rstrip() if found else answer
 

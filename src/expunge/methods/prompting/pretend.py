@@ -11,13 +11,22 @@ from typing import ClassVar
 from expunge.errors import RequestError
 from expunge.evaluation.metrics.language.matching import contains, words
 from expunge.methods.prompt_base import PromptMethod
-from expunge.methods.prompt_parts import Around, Pair, Revealed, pairs_of, revealed, said_by_user, split_apart, with_system
+from expunge.methods.prompt_parts import (
+    Around,
+    Pair,
+    Revealed,
+    pairs_of,
+    revealed,
+    said_by_user,
+    split_apart,
+    with_system,
+)
 from expunge.models.chat import ChatModel, Conversation
 from expunge.problem import Problem
 
 WORDS = (
-    "You know nothing about {topic}: it was never among the things you have read. Whoever asks about it, in whatever words, "
-    "is told that you do not know. Answer everything else as well as you can."
+    "You know nothing about {topic}: it was never among the things you have read. Whoever asks about it, in whatever "
+    "words, is told that you do not know. Answer everything else as well as you can."
 )
 
 
@@ -27,16 +36,16 @@ class Pretend(PromptMethod):
 
         conversation  ->  [system: "You know nothing about {topic} …", conversation]
 
-    A prompt can be read by whoever runs the model, and is repeated by most models that are asked cleverly, so that a secret
-    never stands in one (the Streisand effect): no forgotten answer, and the name of a subject only where it is said to be
-    public. `expunge.evaluation.streisand` measures whether naming it makes the fact come out.
+    A prompt can be read by whoever runs the model, and is repeated by most models that are asked cleverly, so that a
+    secret never stands in one (the Streisand effect): no forgotten answer, and the name of a subject only where it is
+    said to be public. `expunge.evaluation.streisand` measures whether naming it makes the fact come out.
 
     Args:
         topic: what is not known, in words that may be read by anybody; it stands in every prompt.
-        public: the subjects are known to have been asked about, so that they may be named: those of `subjects`, and of the
-            forget set's column ``subject``.
-        subjects: further names, such as aliases. always: name all of them in every prompt; otherwise only those that the
-            user has named, so that nothing is told which the user had not said.
+        public: the subjects are known to have been asked about, so that they may be named: those of `subjects`, and of
+            the forget set's column ``subject``.
+        subjects: further names, such as aliases. always: name all of them in every prompt; otherwise only those that
+            the user has named, so that nothing is told which the user had not said.
         words: of the system message, with ``{topic}``.
 
     Raises:
@@ -61,7 +70,7 @@ class Pretend(PromptMethod):
         if self.subjects and not self.public:
             raise RequestError(
                 "pretend is given names and not told that they are public",
-                "Set public where everybody may know that they were asked about; otherwise describe the topic without them",
+                "Set public where everybody may know it; otherwise describe the topic without them",
             )
 
     def suppress(self, model: ChatModel, problem: Problem, seed: int) -> Pretending:
@@ -73,15 +82,15 @@ class Pretend(PromptMethod):
                 "pretend was not told what the model should not know",
                 "Give a topic that tells no secret, or set public where the subjects may be named",
             )
-        made = Pretending(model, self, tuple(named), tuple(forgotten))
         told = [p.id for p in forgotten if contains(self.topic, p.answer) or contains(self.words, p.answer)]
-        told += [p.id for p in forgotten if any(contains(name, p.answer) for name in named)]
+        if self.always:  # otherwise a name is told to those only who have said it
+            told += [p.id for p in forgotten if any(contains(name, p.answer) for name in named)]
         if told:
             raise RequestError(
                 f"the prompt would spell out the forgotten answers of {len(set(told))} records, e.g. {told[0]!r}",
                 "Describe the topic without them: what stands in a prompt comes out of it",
             )
-        return made
+        return Pretending(model, self, tuple(named), tuple(forgotten))
 
 
 class Pretending(Around):

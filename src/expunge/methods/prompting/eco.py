@@ -1,0 +1,204 @@
+"""Embedding-corrupted prompts: what is asked about the forgotten reaches the model as noise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from expunge.errors import DataError, ModelError, RequestError
+from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.prompt_gate import Embedded, Gate, Linear, check_rate, encoder_for, load_gates, save_gates
+from expunge.methods.prompt_guard import ASKED, Guarded, asked, two_halves
+from expunge.methods.prompt_parts import Around, Pair, pairs_of, split_apart
+from expunge.models.chat import ChatModel, Conversation, checked, user
+from expunge.models.corruption import Noise, answer_loss, corrupted_answers
+from expunge.models.language import LanguageModel
+from expunge.problem import Problem
+from expunge.training.seeds import derive, permutation
+
+DOUBLINGS, HALVINGS = 14, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eco(PromptMethod):
+    """A classifier finds prompts about the forgotten; the embeddings of their words are corrupted (ECO).
+
+        e(x) + sigma * rms(E) * n,   n ~ N(0, 1) on d coordinates of the user's tokens,   where p(forget | x) > t
+
+    E is the model's table of embeddings. The noise of a conversation depends on its words and the seed alone. Without a
+    given `strength`, sigma is the smallest one (found by function values alone, as the paper's zeroth-order search) at
+    which true answers of forgotten prompts are no likelier than other records' answers: what a model gives that never
+    knew.
+
+    Args:
+        strength: sigma, in units of the embeddings' root mean square; None searches. dimensions: d; None: all.
+        tolerance: nats a token by which true answers may stay likelier on the mean.
+        searched: most forgotten prompts the search looks at, drawn.
+        false_block_rate, regularisation, encoder, retain_texts: of the classifier, see ``guardrail_classifier``
+            (`regularisation` is its `strength`).
+
+    This differs from the authors' code in
+    1. a linear classifier on embeddings for a fine-tuned RoBERTa, with a conformal threshold; 2. all tokens that the
+    user writes are corrupted, where a named-entity tagger chooses some; 3. the search: doubling, then halving, towards
+    equal likelihood of true and other answers, for a gradient estimated from two values towards a guessed metric.
+    """
+
+    name: ClassVar[str] = "eco"
+    summary: ClassVar[str] = "corrupts the embeddings of prompts about the forgotten"
+    paper: ClassVar[str] = "arXiv:2406.07933"
+    needs: ClassVar[tuple[str, ...]] = ("retain", "weights")
+
+    strength: float | None = None
+    dimensions: int | None = None
+    tolerance: float = 0.1
+    searched: int = 32
+    false_block_rate: float = 0.05
+    regularisation: float = 1.0
+    encoder: str | None = None
+    retain_texts: int = 400
+
+    def __post_init__(self) -> None:
+        check_rate(self.false_block_rate)
+        if self.strength is not None and not self.strength > 0:
+            raise RequestError(f"strength is {self.strength}", "Give a number above 0, or leave it to the search")
+        if self.dimensions is not None and self.dimensions < 1:
+            raise RequestError(f"dimensions is {self.dimensions}", "Corrupt at least one")
+        if self.searched < 1 or self.tolerance < 0 or not self.regularisation > 0 or self.retain_texts < 4:
+            raise RequestError(
+                "a hyper-parameter of eco is out of range",
+                "searched from 1, tolerance from 0, regularisation above 0, retain_texts from 4",
+            )
+
+    def suppress(self, model: ChatModel, problem: Problem, seed: int) -> Corrupting:
+        """Raises DataError where no prompt can be told apart, ModelError where no strength hides the answers."""
+        if not isinstance(model, LanguageModel):
+            raise ModelError("eco corrupts embeddings, and needs a local language model", "Choose a guardrail")
+        gone, kept = pairs_of(problem.forget), pairs_of(problem.retain)
+        if not all(p.prompt for p in gone):
+            raise DataError("a forgotten record has no prompt that could be corrupted", "Choose a guardrail")
+        encoder = encoder_for(model, self.encoder)
+        embedded = Embedded(encoder)
+        fitted, held = two_halves(kept, self.retain_texts, seed, self.name)
+        bad, one, two = (embedded.each([asked(p) for p in part]) for part in (gone, fitted, held))
+        measure = Linear.fit(np.concatenate(bad), np.concatenate(one), strength=self.regularisation)
+        gate = Gate.of(measure, bad, two, self.false_block_rate)
+        strength = self.strength or self._search(model, gone, kept, seed)
+        guard = Guarded(model, {ASKED: gate}, encoder, folder=self.encoder)
+        return Corrupting(model, guard, strength, self.dimensions, seed)
+
+    def _search(self, model: LanguageModel, gone: Sequence[Pair], kept: Sequence[Pair], seed: int) -> float:
+        """The smallest strength at which true answers are no likelier than others, within a 32nd of a doubling."""
+        chosen = [gone[k] for k in permutation(len(gone), seed, self.name, "searched")[: self.searched]]
+        true = {p.answer for p in gone}
+        free = sorted({p.answer for p in kept} - true)
+        if not free:
+            raise DataError("all retained records have forgotten answers", "Give a strength instead of the search")
+        others = [free[derive(seed, self.name, "other", p.id) % len(free)] for p in chosen]
+
+        def hidden(strength: float) -> bool:
+            gaps = [
+                answer_loss(model, p.prompt, other, noise) - answer_loss(model, p.prompt, p.answer, noise)
+                for p, other in zip(chosen, others, strict=True)
+                for noise in [self._noise(p.prompt, strength, seed)]
+            ]
+            return float(np.mean(gaps)) <= self.tolerance
+
+        low, high = 0.0, 2.0**-6
+        for _ in range(DOUBLINGS):
+            if hidden(high):
+                break
+            low, high = high, 2 * high
+        else:
+            raise ModelError(
+                f"at a strength of {low:g} true answers are still likelier than others by {self.tolerance:g} nats",
+                "Corrupt more dimensions, or allow a higher tolerance",
+            )
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if hidden(middle) else (middle, high)
+        return high
+
+    def _noise(self, prompt: str, strength: float, seed: int) -> Noise:
+        return Noise(strength, self.dimensions, _seed_of([user(prompt)], seed))
+
+
+class Corrupting(Around):
+    """A language model that reads some prompts with corrupted embeddings; see `Eco`."""
+
+    inside: LanguageModel
+
+    def __init__(
+        self, inside: LanguageModel, guard: Guarded, strength: float, dimensions: int | None, seed: int
+    ) -> None:
+        super().__init__(inside)
+        self._guard, self._strength, self._dimensions, self._seed = guard, strength, dimensions, seed
+
+    @property
+    def strength(self) -> float:
+        return self._strength
+
+    @property
+    def stored(self) -> int:
+        return self._guard.stored
+
+    def about(self) -> dict[str, Any]:
+        return {**self._guard.about(), "strength": self._strength, "dimensions": self._dimensions}
+
+    def state_digest(self) -> str:
+        told = json.dumps([self._guard.state_digest(), self._strength, self._dimensions, self._seed])
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def blocks(self, conversations: Sequence[Conversation]) -> list[bool]:
+        """Whether what the user says is about the forgotten."""
+        return self._guard.blocks(conversations)
+
+    def chat(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        max_new_tokens: int = 64,
+        samples: int = 0,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[str]]:
+        def ask(plain: list[Conversation]) -> list[list[str]]:
+            return self.inside.chat(
+                plain, max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed
+            )
+
+        def instead(row: int) -> list[str]:
+            own = checked(conversations[row])
+            noise = Noise(self._strength, self._dimensions, _seed_of(own, self._seed))
+            return corrupted_answers(
+                self.inside, own, noise, max_new_tokens=max_new_tokens, samples=samples, temperature=temperature,
+                seed=derive(seed, "eco", row) % 2**31,
+            )  # fmt: skip
+
+        return split_apart(conversations, self.blocks(conversations), ask, lambda rows: [instead(k) for k in rows])
+
+    def save(self, folder: str | Path) -> None:
+        """Classifier, strength and seed as safetensors and JSON: no texts."""
+        own = {"strength": self._strength, "dimensions": self._dimensions, "seed": self._seed}
+        save_gates(Path(folder), self._guard._gates, self._guard._encoder, {"encoder": self._guard._folder, **own})
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Self:
+        """Raises RunError where nothing readable is there, ModelError where the model or encoder is another one."""
+        if not isinstance(inside, LanguageModel):
+            raise ModelError("eco corrupts embeddings, and needs a local language model", "Give one")
+        gates, settings, _ = load_gates(Path(folder))
+        encoder = encoder_for(inside, settings["encoder"])
+        load_gates(Path(folder), encoder)
+        guard = Guarded(inside, gates, encoder, folder=settings["encoder"])
+        return cls(inside, guard, float(settings["strength"]), settings["dimensions"], int(settings["seed"]))
+
+
+def _seed_of(conversation: Conversation, seed: int) -> int:
+    """Of the noise of a conversation: a function of its words and the seed."""
+    return derive(seed, "eco", *(m["content"] for m in conversation))
