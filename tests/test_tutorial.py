@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def script() -> Any:
     spec = importlib.util.spec_from_file_location("tofu_example", ROOT / "examples" / "tofu.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules["tofu_example"] = module  # its dataclass looks itself up
     spec.loader.exec_module(module)
     return module
 

@@ -11,6 +11,7 @@ import typer
 
 from expunge import __version__, commands, language_commands
 from expunge.errors import ExpungeError, UnknownName
+from expunge.planner.command import plan
 from expunge.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -255,6 +256,7 @@ for benchmark, about in language_commands.ABOUT.items():
 app.command()(language_commands.evaluate)
 app.command()(language_commands.attack)
 app.command()(language_commands.scope)
+app.command()(plan)
 app.add_typer(commands.audit, name="audit")
 app.add_typer(commands.keys, name="keys")
 

@@ -68,4 +68,5 @@ def prompting_problem() -> Problem:
     tokenizer = train_tokenizer([f"Question: {p}\nAnswer: {a}" for p, a in pairs], 400)
     module = tiny_llama(vocabulary=len(tokenizer), width=32, layers=1, heads=2, hidden=48, context=512)
     model = Remembering(module, tokenizer, Template(), dict(pairs))
-    return Problem.of(model, records, forget=records.ids[:GONE].tolist(), test=records.take([]))
+    nothing = records.take([])
+    return Problem.of(model, records, forget=records.ids[:GONE].tolist(), test=nothing, holdout=nothing)

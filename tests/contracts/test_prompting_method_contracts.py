@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,7 +162,7 @@ def test_no_forgotten_answer_in_any_prompt(name: str, outcomes: Any, problem: Pr
     gone = column(problem, "forget", "prompt")
     asked: list[Conversation] = [[user(p)] for p in gone + column(problem, "retain", "prompt") + OTHER]
     asked += [[system("Be brief."), user(p)] for p in gone]
-    asked += [[user(f"Tell me about {s}."), assistant("Yes?"), user(p)] for s, p in zip(gone, gone[1:], strict=False)]
+    asked += [[user(f"Tell me about {s}."), assistant("Yes?"), user(p)] for s, p in itertools.pairwise(gone)]
     model.chat(asked, max_new_tokens=4)
     assert len(spy.sent) >= 1
     answers, subjects = column(problem, "forget", "answer"), column(problem, "forget", "subject")

@@ -1,4 +1,4 @@
-"""A campaign of attacks: everybody alike, controls beside, what is done is not done again, and why something is missing."""
+"""A campaign of attacks: everybody alike, controls beside, nothing done twice, and why something is missing."""
 
 from __future__ import annotations
 

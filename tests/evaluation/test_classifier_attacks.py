@@ -207,7 +207,7 @@ def hidden(model: Classifier) -> Classifier:
     copy = model.copy()
     linear = next(m for m in copy.module.modules() if isinstance(m, nn.Linear))
     with torch.no_grad():
-        linear.bias[3] += 20.0
+        linear.bias[3] += 8.0
     return copy
 
 
@@ -215,7 +215,8 @@ def test_relearning_brings_back_what_was_hidden(target, scene):
     attack = make_classifier_attack("relearn_classifier", {"steps": (1, 300), "learning_rate": 0.1})
     trial = attack.run(ClassifierTarget(model=hidden(target.model)), scene, seed=0)
     assert len(trial.items) == 20 and trial.shown["relearnt"] == 20
-    assert trial.points[0].found.mean() < 0.25 and trial.points[1].found.mean() > 0.8
+    hid, back = (p.found.mean() for p in trial.points)
+    assert hid < 0.4 and back > hid + 0.4, (hid, back)
 
 
 @pytest.mark.parametrize("measure", ["probability", "rank", "accuracy"])
@@ -229,10 +230,7 @@ def test_relearning_measures_the_records_that_were_not_relearnt(measure, target,
         "accuracy": (target.model.logits(others).argmax(1) == others.y).astype(float),
         "rank": np.array([(margins(target.model, scene.holdout) < v).mean() for v in phi]),
     }[measure]
-    if measure == "accuracy":  # a margin above 0 is a probability above a half: surer than being the first
-        assert (trial.points[0].found <= expected).all()
-    else:
-        np.testing.assert_allclose(trial.points[0].found, expected, atol=0.006)
+    np.testing.assert_allclose(trial.points[0].found, expected, atol=0.006)  # a tie counts half, of 200
 
 
 def exact_fit(records: Records, weights: np.ndarray) -> np.ndarray:
@@ -329,7 +327,7 @@ def test_models_in_memory_are_attacked_as_a_campaign(models, scene, tmp_path):
 
 
 def test_a_bench_folder_is_attacked_and_controls_are_not_attacked_twice(tmp_path):
-    setting = Challenge(dataset="digits", models=8, architecture="softmax_regression", forget=60)
+    setting = Challenge(dataset="digits", models=4, architecture="softmax_regression", forget=60)
     run_challenge(setting, ["finetune"], tmp_path / "bench", processes=1)
     document = attack_bench(tmp_path / "bench", classifier_attacks("population_loss,lira"), models=4)
     labels = [r["label"] for r in document["attacks"][0]["rows"]]

@@ -1,8 +1,8 @@
 """One answer of a box in pieces, and how it is cut so that nothing but its text tells who gave it.
 
-Models send pieces of their own size, a fixed reply comes all at once, a filter releases in bursts. What a client receives
-is therefore cut anew: a word a piece, by the text alone. `stop` and the limit of tokens act on what is released, after
-the filter; a model is asked for a few tokens more than the client wants, which only the filter reads, so that cutting an
+Models send pieces of their own size, a fixed reply comes all at once, a filter releases in bursts. What a client gets
+is therefore cut anew: a word a piece, by the text alone. `stop` and the limit of tokens act on what is released, after the
+filter; a model is asked for a few tokens more than the client wants, which only the filter reads, so that cutting an
 answer off within a phrase does not carry its first half past the filter.
 """
 
@@ -35,7 +35,7 @@ _PIECE = re.compile(rf"\s*(?:\S{{{LONGEST_PIECE}}}|\S+(?=\s))")
 
 
 class Words:
-    """Cuts a text into words (of at most 16 characters) with the white space before them, the same however it arrives."""
+    """Cuts a text into words (of at most 16 characters) with the white space before them, however it arrives."""
 
     def __init__(self) -> None:
         self._held, self._begun = "", False
@@ -106,15 +106,15 @@ class Stops:
 class Cut:
     """Ends an answer after as many tokens as the client allows.
 
-    An untouched answer ends where the model had told so many; of one that the filter changed or a part wrote, tokens are
-    counted in what is released.
+    An untouched answer ends where the model had told so many; of one that the filter changed or a part wrote, tokens
+    are counted in what is released.
 
     Args:
         upstream: that counts. tokens: allowed.
 
     Attributes:
-        touched: what is released is not, letter for letter, what a model said. rewritten: a part wrote it anew, and it is
-            complete even where the model's answer was not.
+        touched: what is released is not, letter for letter, what a model said. rewritten: a part wrote it anew, and it
+            is complete even where the model's answer was not.
     """
 
     def __init__(self, upstream: Upstream, tokens: int) -> None:
@@ -238,7 +238,7 @@ async def run(box: Box, steps: Steps[T], turn: Turn | None = None) -> T:
 
 
 async def ask(box: Box, wanted: Ask, turn: Turn | None = None) -> str:
-    """The whole answer of a model; with the tokens that the filter may read beyond it, where it becomes the client's."""
+    """The whole answer of a model; with tokens beyond it that the filter may read, where it goes to the client."""
     beyond = 0 if turn is None else box.look_ahead(turn)
     stream = box.upstreams[wanted.model].stream(wanted.conversation, wanted.sampling, beyond=beyond)
     async with aclosing(stream) as pieces:

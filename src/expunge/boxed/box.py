@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from expunge.boxed.batch import Program, run_batch
 from expunge.boxed.classifier import Lesson, read_lesson
 from expunge.boxed.config import BoxSettings, LocalPart, RemotePart
-from expunge.boxed.batch import Program, run_batch
 from expunge.boxed.parts import Sampling, Steps, Turn
 from expunge.boxed.rulebook import RuleBook
-from expunge.boxed.rules import Rules
 from expunge.boxed.upstream import Upstream
 from expunge.errors import RequestError
 from expunge.models.chat import ChatModel, Conversation, checked
@@ -208,7 +207,7 @@ def lessons_of(settings: BoxSettings) -> dict[str, Lesson]:
     found: dict[str, Lesson] = {}
     for _, part in settings.parts():
         if part.learns is not None:
-            read = read_lesson(settings.path(part.ordinary), part.learns)
+            read = read_lesson(settings.path(part.ordinary_texts() or ""), part.learns)
             before = found.get(part.learns)
             texts = tuple(dict.fromkeys((*before.texts, *read.texts))) if before else read.texts
             found[part.learns] = Lesson(texts=texts, where=read.where)

@@ -64,7 +64,8 @@ class LimitsPart(Strict):
     Args:
         body_bytes: of a request. messages, characters: of a conversation, or of the texts to be embedded.
         max_tokens: of an answer at most; `usual_tokens` where a client names none. choices: answers to one question.
-        texts: to be embedded at once. concurrent: answers under way. waiting: beyond those, before clients are sent away.
+        texts: to be embedded at once. concurrent: answers under way. waiting: beyond those, before clients are sent
+            away.
         seconds: for one answer, waiting included. look_ahead: tokens that the filter may read beyond the end of an
             answer that is cut off, so that cutting never lets half a phrase through.
     """
@@ -91,8 +92,9 @@ class Outline(Strict):
             it a random one is drawn at each start, which is as good as digests never leave the process.
         models: name -> where it is. main: the one that counts as the model inside; the first by default.
         embeddings: model that embeds; none, no such route. client_key_variable: environment variable that holds the key
-            which clients must send; without it anybody who reaches the port may ask. ask_anyway: let the main model begin an answer also where a
-            rule replies, so that it is not seen by an error that is missing.
+            which clients must send; without it anybody who reaches the port may ask.
+        ask_anyway: let the main model begin an answer also where a rule replies, so that a missing error does not tell
+            a reply.
     """
 
     name: str = Field(pattern=r"^[\w./:@+-]{1,100}$")
@@ -236,12 +238,12 @@ def _names(value: Any) -> Iterator[str]:
             yield from _names(item)
 
 
-def _part(spec: Mapping[str, Any], table: Mapping[str, type[P]], base: type[P], where: str) -> P:
+def _part(spec: Mapping[str, Any], table: Mapping[str, type[P]], base: Any, where: str) -> P:
     """A part from its entry: a kind of the table, or ``package.module:Class`` of somebody's own."""
     kind = spec.get("kind")
     if not isinstance(kind, str):
         raise RequestError(f"{where} has no kind", f"Choose one of {', '.join(table)}")
-    found = _own(kind, base, where) if ":" in kind else table.get(kind)
+    found: type[P] | None = _own(kind, base, where) if ":" in kind else table.get(kind)
     if found is None:
         raise UnknownName(f"kind (at {where})", kind, table)
     try:
@@ -250,7 +252,7 @@ def _part(spec: Mapping[str, Any], table: Mapping[str, type[P]], base: type[P], 
         raise RequestError(f"{where} is not valid: {explain(error, known_fields(found))}", PAGE) from None
 
 
-def _own(kind: str, base: type[P], where: str) -> type[P]:
+def _own(kind: str, base: Any, where: str) -> Any:
     module, _, name = kind.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -27,8 +27,8 @@ def holds(matchers: Matchers, text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Conjunction:
-    """A rule with a question: phrases that it must hold all of, and what is then not said; nothing where the question is
-    not to be answered at all."""
+    """A rule with a question: phrases that it must hold all of, and what is then not said: nothing where the question
+    is not to be answered at all."""
 
     parts: Matchers
     answers: Matchers

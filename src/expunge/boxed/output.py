@@ -60,7 +60,7 @@ class RuleFilter(OutputFilter):
 
 
 class ClassifierFilter(OutputFilter):
-    """Gives a reply instead of an answer that a small classifier, fitted on the requests' examples, takes for one of them.
+    """Gives a reply instead of an answer that a small classifier, fitted on the requests' examples, takes for one.
 
     Args:
         ordinary: file of answers that may be given.

@@ -1,7 +1,7 @@
 """What the parts of a box are: a router, workers, a composer, output filters; and how they ask a model.
 
-A part never calls a model itself. It is a generator that yields what it wants to ask and is sent the answers, so that the
-same part serves one streaming client and a batch of ten thousand questions.
+A part never calls a model itself. It is a generator that yields what it wants to ask and is sent the answers, so that
+the same part serves one streaming client and a batch of ten thousand questions.
 """
 
 from __future__ import annotations
@@ -102,15 +102,19 @@ class Part(Strict):
     """A part is its entry in the box's YAML, read and checked; frozen.
 
     Class attributes:
-        model_fields_named, worker_fields_named: fields that hold names of models and of workers; the names are looked up
-            when the box is read. learns: what of the requests' examples its classifier learns from, ``question`` or
-            ``answer``; such a part has a field ``ordinary``.
+        model_fields_named, worker_fields_named: fields that hold names of models and of workers; the names are looked
+            up when the box is read. learns: what of the requests' examples its classifier learns from, ``question`` or
+            ``answer``; `ordinary_texts` is then the file of what must not be kept back.
     """
 
     kind: str
     model_fields_named: ClassVar[tuple[str, ...]] = ()
     worker_fields_named: ClassVar[tuple[str, ...]] = ()
     learns: ClassVar[str | None] = None
+
+    def ordinary_texts(self) -> str | None:
+        """File of ordinary texts, of a part that learns."""
+        return getattr(self, "ordinary", None)
 
     def instructions(self) -> tuple[str, ...]:
         """What this part writes into prompts: checked to hold nothing that must be forgotten."""
@@ -170,5 +174,5 @@ Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidat
 
 def no_steps(value: T) -> Steps[T]:
     """Steps that ask nothing."""
+    yield from ()
     return value
-    yield  # makes it a generator

@@ -8,7 +8,7 @@
           - {question: [capital, Norland]}             # a question that holds all of these is not answered
           - {question: Norland, answer: Frostholm}     # never said where that was asked
 
-It is the only place where the forget list can be read. Whatever is said about a faulty file names places, never contents.
+It is the only place where the forget list can be read. What is said about a faulty file names places, never contents.
 """
 
 from __future__ import annotations

@@ -17,7 +17,10 @@ _ASKING = re.compile(
 )
 
 
-def form_of(question: str) -> str:
+Form = Literal["question", "completion", "task"]
+
+
+def form_of(question: str) -> Form:
     """``question``, ``completion`` (a text that breaks off), or ``task`` (anything else)."""
     text = question.strip()
     if text.endswith("?") or _ASKING.match(text):
@@ -41,15 +44,14 @@ class RuleRouter(Router):
 
     kind: Literal["rule"] = "rule"
     marked: WorkerNames
-    forms: Mapping[Literal["question", "completion", "task"], WorkerNames] = Field(default_factory=dict)
+    forms: Mapping[Form, WorkerNames] = Field(default_factory=dict)
     otherwise: WorkerNames
     reads: Literal["conversation", "last"] = "conversation"
 
     def route(self, turn: Turn) -> Steps[tuple[str, ...]]:
         if turn.rules.asked(_reads(turn, self.reads)):
             return no_steps(self.marked)
-        forms: Mapping[str, tuple[str, ...]] = dict(self.forms)
-        return no_steps(forms.get(form_of(turn.question), self.otherwise))
+        return no_steps(self.forms.get(form_of(turn.question), self.otherwise))
 
     def most(self) -> int:
         return max(map(len, (self.marked, self.otherwise, *self.forms.values())))

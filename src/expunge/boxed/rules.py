@@ -1,4 +1,4 @@
-"""The requests in force at one moment, made ready for matching: digests under a key, never a phrase in readable form."""
+"""The requests in force at one moment, made ready for matching: digests under a key, not readable phrases."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from expunge.models.chat import ChatModel, Conversation
 
 
 class Limit:
-    """Stands in a stream where the answer has as many tokens as were asked for; what follows is for the filter alone."""
+    """Stands in a stream where the answer has as many tokens as were asked for; the rest is for the filter alone."""
 
 
 LIMIT: Final = Limit()

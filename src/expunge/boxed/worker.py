@@ -51,8 +51,8 @@ class ModelWorker(Worker):
     """Asks a model.
 
     Args:
-        instruction: stands before the conversation as a system message (joined to the client's own): which ignorance this
-            worker simulates, in general words; it must hold nothing of what must be forgotten.
+        instruction: stands before the conversation as a system message (joined to the client's own): which ignorance
+            this worker simulates, in general words; it must hold nothing of what must be forgotten.
     """
 
     model_fields_named: ClassVar[tuple[str, ...]] = ("model",)

@@ -27,8 +27,8 @@ _OWN = re.compile(
 _PLAIN = re.compile(r"[\t\n\r -~]*")
 _ASCII_WORD = re.compile(r"[0-9A-Za-z]+")
 _SYMBOLS = {"@": "a", "$": "s", "!": "i", "|": "i", "+": "t"}
-_SYMBOL = re.compile(r"[@$!|+](?=[@$!|+]*[^\W_])")
-_SYMBOL_AFTER = re.compile(r"(?<=[^\W_])[@$!|+]+")
+_SYMBOL = re.compile(r"[@$!|+](?=[@$!|+]{0,3}[^\W_])")
+_SYMBOL_AFTER = re.compile(r"(?<=[^\W_])[@$!|+]{1,4}")
 LEET = str.maketrans("0134567892l", "oieasgtbgzi")
 _BY_LOOK = str.maketrans("".join(CAPITALS), "".join(CAPITALS.values()))
 _LEET_AS = (str.maketrans("013456789", "oieasgtbg"), str.maketrans("013456789", "oleasgtbg"))

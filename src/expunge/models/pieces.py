@@ -68,8 +68,8 @@ def told(before: Records, after: Records) -> str | None:
     if after is before:
         return None
     cut = after.column(PIECE_OF)
-    count = len(set(cut.tolist()) - {""})
-    return f"{count} of {len(before)} texts are longer than the model reads and stand in {int((cut != '').sum())} pieces"
+    texts, pieces = len(set(cut.tolist()) - {""}), int((cut != "").sum())
+    return f"{texts} of {len(before)} texts are longer than the model reads and stand in {pieces} pieces"
 
 
 def _sizes(tokenizer: Any, texts: Sequence[str]) -> list[int]:

@@ -28,20 +28,20 @@ def judge(row: Mapping[str, Any], floor: Mapping[str, Any]) -> dict[str, dict[st
     Returns:
         access -> ``{word, because}``; `because` names the rows that fail, or why nothing is said.
     """
-    from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS
-
     useless = _useless(row["measurements"], floor)
     known = _answers(row["measurements"], floor)
     found = {}
     for access in ACCESSES:
-        within = [n for n in row["attacks"] if _included(LANGUAGE_ATTACKS[n].access, access)]
+        within = [n for n in row["attacks"] if within_access(n, access)]
         found[access] = _verdict([(n, row["attacks"][n]) for n in within], [*useless, *known])
     return found
 
 
-def _included(attack: Access, access: Access) -> bool:
+def within_access(attack: str, access: Access) -> bool:
     """Who holds the weights reads probabilities and asks; who holds the pair has all of it."""
-    return ACCESSES.index(attack) <= ACCESSES.index(access)
+    from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS
+
+    return ACCESSES.index(LANGUAGE_ATTACKS[attack].access) <= ACCESSES.index(access)
 
 
 def _verdict(attacks: Sequence[tuple[str, Mapping[str, Any]]], failing: Sequence[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from expunge.evaluation.forms.picture import picture
 from expunge.evaluation.report_svg import Plot
 
 LIMITS = (
-    "One small model, one world of fictitious people and presets tuned with few trials: the order of rows is a statement "
-    "about these, not about forms in general.",
+    "One small model, one world of fictitious people and presets tuned with few trials: the order of rows is a "
+    "statement about these, not about forms in general.",
     "Attacks that were not made may recover more. A recovery of 0 says that this attack found no more than in models "
     "that never saw the people.",
     "Exact and certified rows answer from adapters on a base that never saw the people; what they hold before the "

@@ -27,9 +27,9 @@ class GuardrailString(PromptMethod):
 
     With $M$ the marked phrases and $r$ a reading of a text (see `expunge.filters.marks`), a conversation is refused if
     some phrase of $M_{in}$ stands in some $r$ of its messages, and an answer replaced by a refusal if one of $M_{out}$
-    stands in some $r$ of it. $M_{in}$: names of owners and subjects, runs of words of the forget set's prompts. $M_{out}$:
-    those names, runs of words of its answers. Runs that a retained text holds are left out, and names of whoever owns or
-    is the subject of retained records.
+    stands in some $r$ of it. $M_{in}$: names of owners and subjects, runs of words of the forget set's prompts.
+    $M_{out}$: those names, runs of words of its answers. Runs that a retained text holds are left out, and names of
+    whoever owns or is the subject of retained records.
 
     This differs from the authors' code in:
         1. The phrases are taken from the forget set instead of a list of keywords.

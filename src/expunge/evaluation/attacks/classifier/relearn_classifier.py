@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
+from scipy import special
 from torch import Tensor
 
 from expunge.data.records import Records
@@ -99,10 +100,12 @@ class RelearnClassifier(ClassifierAttack):
         return self.trial(others, points, relearnt=len(had))
 
     def _found(self, model: Classifier, others: Records, scene: ClassifierScene) -> Floats:
+        if self.measure == "accuracy":
+            return (model.logits(others).argmax(1) == others.y).astype(np.float64)
         mine = margins(model, others)
         if self.measure == "rank":
             return placements(mine, margins(model, scene.holdout))[0]
-        return np.asarray(mine > 0 if self.measure == "accuracy" else 1 / (1 + np.exp(-mine)), dtype=np.float64)
+        return np.asarray(special.expit(mine), dtype=np.float64)
 
 
 def _loss(net: Net, batch: Batch) -> Tensor:
