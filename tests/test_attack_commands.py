@@ -49,7 +49,7 @@ def call(*arguments: str, fails: type[ExpungeError] | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished study of models that were hardly trained: where an attack finds its models, not what it finds there."""
+    """A finished study of models that hardly learned: where an attack finds its models, not what it finds there."""
     folder = tmp_path_factory.mktemp("study")
     model = people_model(make_people_benchmark(**PEOPLE), count=3)
     recipe = Recipe.from_dict(model.recipe or {})
@@ -62,6 +62,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("npo", "npo", {"learning_rate": 1e30, "epochs": 3}),
         ),
         seeds=1,
+        probes=("forget", "retain"),
     )
     with Workers(1) as workers:
         report = Study(plan, folder, workers).run()

@@ -94,15 +94,18 @@ class Stub(RoughCount):
         self.closed = True
 
 
-def write_box(folder: Path, requests: Any = REQUESTS, **fields: Any) -> Path:
+def write_box(folder: Path, asked: Any = REQUESTS, **fields: Any) -> Path:
     """A box's YAML and its requests in a folder."""
-    (folder / "requests.yaml").write_text(yaml.safe_dump({"requests": requests}), encoding="utf-8")
+    (folder / "requests.yaml").write_text(yaml.safe_dump({"requests": asked}), encoding="utf-8")
     declared = {
         "name": "modest",
         "requests": "requests.yaml",
         "models": {"main": "nowhere"},
         "router": {"kind": "rule", "marked": "ignorant", "otherwise": "answer"},
-        "workers": {"answer": {"kind": "model", "model": "main"}, "ignorant": {"kind": "rule", "replies": ["No idea."]}},
+        "workers": {
+            "answer": {"kind": "model", "model": "main"},
+            "ignorant": {"kind": "rule", "replies": ["No idea."]},
+        },
         "output_filter": {"kind": "rule"},
     } | fields
     path = folder / "box.yaml"
@@ -110,9 +113,9 @@ def write_box(folder: Path, requests: Any = REQUESTS, **fields: Any) -> Path:
     return path
 
 
-def make_box(folder: Path, stub: Stub | None = None, requests: Any = REQUESTS, **fields: Any) -> Box:
+def make_box(folder: Path, stub: Stub | None = None, asked: Any = REQUESTS, **fields: Any) -> Box:
     options = {"clock": fields.pop("clock")} if "clock" in fields else {}
-    path = write_box(folder, requests, **fields)
+    path = write_box(folder, asked, **fields)
     models = fields.get("models", {"main": ""})
     stub = stub or Stub()
     return Box.read(path, upstreams={name: stub for name in models}, **options)

@@ -18,11 +18,13 @@ from expunge.evaluation.metrics.language.matching import contains
 from expunge.methods import PROMPTING_METHODS, make_prompting_method
 from expunge.methods.prompt_base import PromptMethod
 from expunge.models.chat import ChatModel, Conversation, ask, assistant, system, user, weights_of
+from expunge.models.language import LanguageModel
 from expunge.problem import Problem
 from expunge.result import Unlearned
 
 ALL = sorted(PROMPTING_METHODS)
 GATED = [n for n in ALL if not PROMPTING_METHODS[n].in_prompt]
+DECODING = ["mem_free"]  # it chooses tokens itself, where the model is local
 OTHER = ["What is the colour of grass?", "Tell me a story about a lighthouse.", "2 + 2"]
 
 
@@ -129,7 +131,10 @@ def test_a_gate_keeps_every_forgotten_answer_back(name: str, outcomes: Any, prob
 def test_answers_about_others_stay(name: str, outcomes: Any, problem: Problem) -> None:
     model = answering(outcomes[name][1])
     prompts = column(problem, "retain", "prompt") + OTHER
-    before, after = ask(problem.model, prompts), ask(model, prompts)  # type: ignore[arg-type]
+    asked = [[user(p)] for p in prompts]
+    assert isinstance(problem.model, Remembering)
+    plain = LanguageModel.chat if name in DECODING else Remembering.chat
+    before, after = plain(problem.model, asked, max_new_tokens=8), model.chat(asked, max_new_tokens=8)
     assert sum(a == b for a, b in zip(before, after, strict=True)) >= 0.75 * len(prompts)
 
 
@@ -146,9 +151,11 @@ def added(sent: Sequence[Conversation], said: Sequence[Conversation]) -> list[tu
     out = []
     for one in sent:
         last = one[-1]["content"]
-        own = next((c for c in said if last.endswith(c[-1]["content"])), None)
-        assert own is not None, "what is sent does not end with what was asked"
-        text = "\n".join(m["content"] for m in one)
+        whole = "\n".join(m["content"] for m in one)
+        fitting = [c for c in said if last.endswith(c[-1]["content"]) and all(m["content"] in whole for m in c)]
+        assert fitting, "what is sent does not end with what was asked"
+        own = max(fitting, key=len)
+        text = whole
         known = "\n".join(m["content"] for m in own)
         for message in own:
             text = text.replace(message["content"], "", 1)
@@ -164,7 +171,7 @@ def test_no_forgotten_answer_in_any_prompt(name: str, outcomes: Any, problem: Pr
     asked += [[system("Be brief."), user(p)] for p in gone]
     asked += [[user(f"Tell me about {s}."), assistant("Yes?"), user(p)] for s, p in itertools.pairwise(gone)]
     model.chat(asked, max_new_tokens=4)
-    assert len(spy.sent) >= 1
+    assert spy.sent or name in DECODING
     answers, subjects = column(problem, "forget", "answer"), column(problem, "forget", "subject")
     towns = [a.split()[-1].strip(".") for a in answers]
     for text, known in added(spy.sent, asked):
@@ -178,7 +185,7 @@ def test_no_forgotten_answer_in_any_prompt(name: str, outcomes: Any, problem: Pr
 def test_a_system_message_of_the_caller_stays(name: str, outcomes: Any, problem: Problem, spy: Remembering) -> None:
     kept = column(problem, "retain", "prompt")[:6]
     answering(outcomes[name][1]).chat([[system("Be brief."), user(p)] for p in kept], max_new_tokens=4)
-    assert spy.sent
+    assert spy.sent or name in DECODING
     for conversation in spy.sent:
         assert conversation[0]["role"] == "system" and "Be brief." in conversation[0]["content"]
         assert sum(m["role"] == "system" for m in conversation) == 1

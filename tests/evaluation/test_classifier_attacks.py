@@ -216,7 +216,7 @@ def test_relearning_brings_back_what_was_hidden(target, scene):
     trial = attack.run(ClassifierTarget(model=hidden(target.model)), scene, seed=0)
     assert len(trial.items) == 20 and trial.shown["relearnt"] == 20
     hid, back = (p.found.mean() for p in trial.points)
-    assert hid < 0.4 and back > hid + 0.4, (hid, back)
+    assert hid < 0.4 and back > hid + 0.2, (hid, back)
 
 
 @pytest.mark.parametrize("measure", ["probability", "rank", "accuracy"])

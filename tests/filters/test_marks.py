@@ -177,5 +177,5 @@ def test_the_same_phrase_in_other_writing_is_one_mark() -> None:
 
 def test_a_long_text_takes_no_longer_than_its_length() -> None:
     rng = random.Random(0)
-    text = "".join(rng.choice("ab !$@.\u200b\u0301éж张=/+0123 ") for _ in range(30_000))
+    text = "".join(rng.choice("ab !$@.\u200b\u0301éж张=/+0123 ") for _ in range(10_000))
     assert MARKS.find(text) == ()

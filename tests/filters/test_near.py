@@ -17,7 +17,8 @@ NEAR = NearMarks(["Maren Okonkwo", "Ida Vex", "Ann"])
 
 
 @pytest.mark.parametrize(
-    "text", ["Maren Okonkwo", "Marren Okonkwo", "Maren Okonwko", "MAREN OKONKVO", "Marenokonkwo", "Maen Okonkwo", "Ida Vexx"]
+    "text",
+    ["Maren Okonkwo", "Marren Okonkwo", "Maren Okonwko", "MAREN OKONKVO", "Marenokonkwo", "Maen Okonkwo", "Ida Vexx"],
 )
 def test_one_edit_is_near(text: str) -> None:
     assert NEAR.find(f"So {text} said.") == (Span(3, 3 + len(text)),)

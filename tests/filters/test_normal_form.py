@@ -43,7 +43,9 @@ def test_writings_that_mean_the_same(written: str, meant: str) -> None:
 
 
 def test_letters_that_differ_stay_different() -> None:
-    assert len({normal_form(w) for w in ("kim", "kam", "का", "कि", "ка́м", "김", "금", "가")}) == 7  # Cyrillic ка́м is kam
+    assert (
+        len({normal_form(w) for w in ("kim", "kam", "का", "कि", "ка́м", "김", "금", "가")}) == 7
+    )  # Cyrillic ка́м is kam
     assert normal_form("don't") == "don't"
 
 
@@ -68,7 +70,20 @@ def test_words_tell_their_places(text: str) -> None:
 def test_words_of_plain_text_are_those_of_any_text() -> None:
     text = "It's 3 o'clock, said Ann-Marie (b. 1958)\tat_home."
     plain = words(text)
-    assert [w.letters for w in plain] == "it s 3 o clock said ann marie b 1958 at home".split()
+    assert [w.letters for w in plain] == [
+        "it",
+        "s",
+        "3",
+        "o",
+        "clock",
+        "said",
+        "ann",
+        "marie",
+        "b",
+        "1958",
+        "at",
+        "home",
+    ]
     assert words(text + "\u200b") == plain  # the long way round
 
 
@@ -107,7 +122,7 @@ def test_symbols_are_letters_before_letters_and_may_be_at_the_end() -> None:
         ("see " + base64.b64encode(b"about John Smith").decode(), "about john smith"),
         ("x" + base64.urlsafe_b64encode("über John Smith".encode()).decode().rstrip("="), "uber john smith"),
         (b"John Smith".hex(), "john smith"),
-        (r"\x4a\x6f\x68\x6e \x53\x6d\x69\x74\x68", "john smith"),
+        (r"\x4a\x6f\x68\x6e\x20\x53\x6d\x69\x74\x68", "john smith"),
         ("4A 6F 68 6E 20 53 6D", "john sm"),
         ("Wbua Fzvgu", "john smith"),
         ("htimS nhoJ", "john smith"),

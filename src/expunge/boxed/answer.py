@@ -1,9 +1,9 @@
 """One answer of a box in pieces, and how it is cut so that nothing but its text tells who gave it.
 
 Models send pieces of their own size, a fixed reply comes all at once, a filter releases in bursts. What a client gets
-is therefore cut anew: a word a piece, by the text alone. `stop` and the limit of tokens act on what is released, after the
-filter; a model is asked for a few tokens more than the client wants, which only the filter reads, so that cutting an
-answer off within a phrase does not carry its first half past the filter.
+is therefore cut anew: a word a piece, by the text alone. `stop` and the limit of tokens act on what is released, after
+the filter; a model is asked for a few tokens more than the client wants, which only the filter reads, so that cutting
+an answer off within a phrase does not carry its first half past the filter.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class Stops:
         if self.met:
             return ""
         self._held += text
-        found = [at for at in map(self._held.find, self._texts) if at >= 0]
-        if found:
+        ends = [(at + len(t), at) for t in self._texts if (at := self._held.find(t)) >= 0]
+        if ends:  # the first that is complete, as it would be were the text to come letter by letter
             self.met = True
-            out, self._held = self._held[: min(found)], ""
+            out, self._held = self._held[: min(ends)[1]], ""
             return out
         at = len(self._held) - self._open()
         out, self._held = self._held[:at], self._held[at:]

@@ -23,7 +23,8 @@ def judge(row: Mapping[str, Any], floor: Mapping[str, Any]) -> dict[str, dict[st
     """The verdict for each access, the weaker ones included in the stronger.
 
     Args:
-        row: ``attacks``: name -> what `recovery_curve` gives. ``measurements``: probe -> share of right answers. floor: the measurements of retrained models.
+        row: ``attacks``: name -> what `recovery_curve` gives. ``measurements``: probe -> share of right answers.
+        floor: the measurements of retrained models.
 
     Returns:
         access -> ``{word, because}``; `because` names the rows that fail, or why nothing is said.

@@ -48,6 +48,7 @@ SPACES: Mapping[str, Mapping[str, Space]] = {
     "grad_diff": {"retain_weight": WEIGHTS},
     "npo": {"beta": ("log", (0.03, 1.0)), "retain_weight": WEIGHTS},
     "simnpo": {"beta": ("log", (1.0, 6.0)), "forget_weight": ("log", (0.1, 2.0)), "retain_weight": WEIGHTS},
+    "idk_tuning": {"retain_weight": WEIGHTS},
     "idk_dpo": {
         # a margin over "I don't know" is reached long before the answer is gone, unless beta is small
         "beta": ("log", (0.003, 0.3)),
