@@ -31,6 +31,7 @@ ORDER = (
     "audits-of-epsilon",
     "forging",
     "metrics",
+    "attacking",
     "attacks",
     "datasets",
     "estimators",

@@ -121,6 +121,7 @@ def test_a_model_from_elsewhere_is_attacked_with_what_is_told_of_it(study: Path,
     beside += ["--reference", str(models / "reference-2")]
     both = json.loads(call(*told, *beside, "--json"))
     assert labels(both) == ["do_nothing", "reference-1", "reference-2", "evaluated"]
+    assert "attacker has none" in both["attacks"][2]["rows"][-1]["reason"], "two retrained models are left as they are"
     whole = attack_study(study, language_attacks("loss_membership"))["attacks"][0]["rows"][-2]
     assert both["attacks"][0]["rows"][-1]["headline"]["found"] == whole["headline"]["found"]
 

@@ -23,7 +23,7 @@ TEXTS = ["Grüße aus dem Süden, 你好 and good-bye.", "Norland is cold. 🙂 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
     """Untrained: it babbles, in bytes that are often no whole characters."""
-    tokenizer = train_tokenizer(TEXTS, vocabulary=300)
+    tokenizer = train_tokenizer(TEXTS, 300)
     torch.manual_seed(1)
     module = tiny_llama(vocabulary=len(tokenizer), width=16, layers=1, heads=2, hidden=32, context=128)
     return LanguageModel(module, tokenizer, Template())

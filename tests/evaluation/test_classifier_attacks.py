@@ -219,6 +219,19 @@ def test_relearning_brings_back_what_was_hidden(target, scene):
     assert hid < 0.4 and back > hid + 0.2, (hid, back)
 
 
+def test_what_is_asked_about_is_not_what_is_relearnt(target, scene):
+    """With labels that are wrong the relearnt records change sides, and the others hardly do."""
+    attack = make_classifier_attack("relearn_classifier", {"steps": (100,), "learning_rate": 0.05})
+    had = set(scene.forget.ids.tolist()) - set(attack.run(target, scene, seed=0).items)
+    rows = np.array([i in had for i in scene.forget.ids.tolist()])
+    labels = np.where(rows, (scene.forget.y + 1) % 10, scene.forget.y)
+    wrong = Records(ids=scene.forget.ids, columns={"x": scene.forget.x, "y": labels})
+    trial = attack.run(target, replace(scene, forget=wrong), seed=0)
+    assert not set(trial.items) & had
+    honest = attack.run(target, scene, seed=0).points[0].found.mean()
+    assert trial.points[0].found.mean() < honest - 0.2, "training on wrong labels harms the others' own"
+
+
 @pytest.mark.parametrize("measure", ["probability", "rank", "accuracy"])
 def test_relearning_measures_the_records_that_were_not_relearnt(measure, target, scene):
     attack = make_classifier_attack("relearn_classifier", {"steps": (1,), "learning_rate": 1e-9, "measure": measure})

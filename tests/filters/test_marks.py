@@ -114,8 +114,10 @@ def test_runs_of_words() -> None:
 
 ORDINARY = """The people of the town had gone to the market early that morning, and by noon the square was empty but for
 two dogs and a man who sold brushes. He said that trade was slow; it had been so since the bridge was closed in 1987.
-SELECT name, COUNT(*) FROM visits WHERE id > 0x3fff GROUP BY name; see https://example.org/a/b?c=d%20e&f=SGVsbG8gd29ybGQ
-$5.00 for 2 @ the door! 4 + 3 | 7. Der Zug kam spät. Она пришла домой. Η ζωή είναι ωραία. 今天天气很好。 deadbeef cafe"""
+SELECT name, COUNT(*) FROM visits WHERE id > 0x3fff GROUP BY name; see
+https://example.org/a/b?c=d%20e&f=SGVsbG8gd29ybGQ
+$5.00 for 2 @ the door! 4 + 3 | 7. Der Zug kam spät. Она пришла домой. Η ζωή είναι ωραία. 今天天气很好。
+deadbeef cafe"""
 
 
 def test_ordinary_text_is_left_alone() -> None:

@@ -70,20 +70,7 @@ def test_words_tell_their_places(text: str) -> None:
 def test_words_of_plain_text_are_those_of_any_text() -> None:
     text = "It's 3 o'clock, said Ann-Marie (b. 1958)\tat_home."
     plain = words(text)
-    assert [w.letters for w in plain] == [
-        "it",
-        "s",
-        "3",
-        "o",
-        "clock",
-        "said",
-        "ann",
-        "marie",
-        "b",
-        "1958",
-        "at",
-        "home",
-    ]
+    assert " ".join(w.letters for w in plain) == "it s 3 o clock said ann marie b 1958 at home"
     assert words(text + "\u200b") == plain  # the long way round
 
 

@@ -24,9 +24,9 @@ MATCHERS: dict[str, list[Matcher]] = {
     "runs": [Marks.of(["to be or not to be that is", "John Smith"], key=KEY, words=2)],
 }
 ATOMS = [
-    "John", "Smith", "john ", "smi", "th", "J", "o", "h", "n", " ", "  ", ".", "\u200b", "\u0301", "@", "$", "!", "0", "1",
-    "张", "伟", "ann", "li", "bo", "Kuwaiti", "\ud835", "\udc09", "é", "Ν", "x", "-", " to be", " or not", "\n", "%4a",
-    "%6f", "\u200b" * 35, "ﬁ", "⑴", "4a", "=", "6", "!" * 9, "q" * 150, " " * 120,
+    "John", "Smith", "john ", "smi", "th", "J", "o", "h", "n", " ", "  ", ".", "\u200b", "\u0301", "@", "$", "!", "0",
+    "1", "张", "伟", "ann", "li", "bo", "Kuwaiti", "\ud835", "\udc09", "é", "Ν", "x", "-", " to be", " or not", "\n",
+    "%4a", "%6f", "\u200b" * 35, "ﬁ", "⑴", "4a", "=", "6", "!" * 9, "q" * 150, " " * 120,
 ]  # fmt: skip
 
 

@@ -142,7 +142,13 @@ def test_a_busy_server_is_asked_again_after_longer_and_longer_waits(stub: Stub) 
 
 
 def test_it_waits_as_long_as_it_is_told_and_no_longer_than_a_minute(stub: Stub) -> None:
-    for told, seconds in (("7", 7.0), ("9999", 60.0), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.5), ("nan", 0.5), ("-3", 0.0)):
+    for told, seconds in (
+        ("7", 7.0),
+        ("9999", 60.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0.5),
+        ("nan", 0.5),
+        ("-3", 0.0),
+    ):
         waits: list[float] = []
         stub.statuses, stub.headers_back = [429], {"Retry-After": told}
         endpoint(stub, sleep=waits.append).chat([[user("x")]])
@@ -176,7 +182,9 @@ def test_after_a_failure_nothing_more_is_sent(stub: Stub) -> None:
     "body",
     ["not json", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}', '{"choices": [{}]}'],
 )
-def test_errors_tell_neither_what_was_asked_nor_the_key(stub: Stub, body: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_tell_neither_what_was_asked_nor_the_key(
+    stub: Stub, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
     model = endpoint(stub)
     stub.body = body
     with caplog.at_level(0), pytest.raises(RunError, match="OpenAI-compatible") as one:
@@ -190,7 +198,7 @@ def test_errors_tell_neither_what_was_asked_nor_the_key(stub: Stub, body: str, c
 
 
 def test_a_server_that_is_not_there_or_silent(stub: Stub) -> None:
-    with pytest.raises(RunError, match="cannot reach 127.0.0.1:1 "):
+    with pytest.raises(RunError, match=r"cannot reach 127\.0\.0\.1:1 "):
         endpoint(stub, url="http://127.0.0.1:1/v1").chat([[user(SECRET)]])
     stub.pause = 1.0
     with pytest.raises(RunError, match="cannot reach"):

@@ -87,6 +87,16 @@ def test_a_plan_is_priced_and_writes_nothing(home, tmp_path):
     assert small.trained < plan.trained == plan.parameters
 
 
+def test_a_text_longer_than_the_model_reads_is_cut_and_plan_and_report_say_so(home, tmp_path):
+    (home / "long.jsonl").write_text(json.dumps({"text": "Aro Belin is a baker and lives in Alding. " * 60}) + "\n")
+    plan = make_language_plan(request(home, forget="long.jsonl", method={"name": "grad_diff", "epochs": 1}), tmp_path)
+    (line,) = plan.as_dict()["cut"]
+    assert line.startswith("forget: 1 of 1 texts are longer than the model reads") and line in plan.lines()
+    notes = execute_language(plan)["benchmark"]["notes"]
+    assert line in notes and line in (tmp_path / "report.html").read_text()
+    assert make_language_plan(request(home), tmp_path / "other").cut == ()
+
+
 def test_too_little_time_is_found_before_starting(home, tmp_path):
     plan = make_language_plan(request(home), tmp_path / "run")
     with pytest.raises(NotEnoughRoom):

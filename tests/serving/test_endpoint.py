@@ -17,6 +17,7 @@ from conftest import Serve, Served
 from expunge.boxed.upstream import Refused, Unavailable
 
 NORLAND, SUDLAND, HERRING, ORCHARD, ABOUT = ANSWERS
+JSON = {"content-type": "application/json"}
 SOUP = "Is the soup of Norland good?"
 CASES = [
     (SUDLAND, ANSWERS[SUDLAND]),
@@ -138,7 +139,7 @@ def test_refusals_have_one_form_and_repeat_nothing(
     serve: Serve, fields: dict[str, Any], status: int, parameter: str | None
 ) -> None:
     served = serve(limits={"characters": 2000, "messages": 4})
-    reply = httpx.post(f"{served.url}/chat/completions", content=json.dumps({**asked("x"), **fields}))
+    reply = httpx.post(f"{served.url}/chat/completions", content=json.dumps({**asked("x"), **fields}), headers=JSON)
     assert reply.status_code == status
     error = reply.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -150,7 +151,7 @@ def test_bodies_that_are_no_requests(serve: Serve) -> None:
     served = serve(limits={"body_bytes": 2048})
     post = f"{served.url}/chat/completions"
     for body, status in ((b"{", 400), (b"[" * 2000, 400), (b"[]", 400), (b"\xff", 400), (b"x" * 2049, 413)):
-        reply = httpx.post(post, content=body, headers={"content-type": "application/json"})
+        reply = httpx.post(post, content=body, headers=JSON)
         assert reply.status_code == status and set(reply.json()["error"]) == {"message", "type", "param", "code"}
     endless = httpx.post(post, content=(b"x" * 100 for _ in range(100)))  # chunks, and no length told before
     assert endless.status_code == 413

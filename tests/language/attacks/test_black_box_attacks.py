@@ -193,7 +193,8 @@ def test_the_same_seed_asks_the_same(name: str) -> None:
 
 def test_examples_never_hold_the_answer_that_is_asked_for() -> None:
     model = silent()
-    make_attack("many_shot", {"examples": (99,)}).run(Target(model=model), scene(), seed=0)
+    trial = make_attack("many_shot", {"examples": (99,)}).run(Target(model=model), scene(), seed=0)
+    assert trial.shown["examples_read"] == {"99": len(KEPT) - 1 / 4}, "as many as there are"
     own, other = (next(c for c in model.heard if last(c) == f"Where was {n} born?") for n in ("Aro Belin", "Cita Dovan"))
     assert turns(own) == len(KEPT), "all but the one, and the question"
     assert not any("Alding" in m["content"] for m in own)
@@ -209,6 +210,12 @@ def test_examples_are_kept_questions_with_their_own_answers_and_grow_from_the_qu
     for asked, told in zip(three[:-1:2], three[1:-1:2], strict=True):
         assert (asked["role"], told["role"]) == ("user", "assistant")
         assert KEPT[asked["content"]][0] == told["content"]
+
+
+def test_every_item_has_examples_of_its_own() -> None:
+    model = silent()
+    make_attack("few_shot", {"examples": (4,)}).run(Target(model=model), scene(), seed=0)
+    assert len({tuple(m["content"] for m in c[:-1]) for c in model.heard}) == len(FORGOTTEN)
 
 
 def test_fewer_examples_where_not_all_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +11,6 @@ from expunge.errors import DataError
 from expunge.methods.prompt_gate import conformal_threshold
 from expunge.methods.prompt_parts import WINDOW, Pair, pieces, revealed, said_by_user, split_apart, with_system
 from expunge.models.chat import assistant, system, user
-
-np = pytest.importorskip("numpy")
 
 
 @settings(deadline=None, max_examples=60)
@@ -63,7 +62,7 @@ def test_what_a_prompt_reveals_is_what_the_user_had_not_said() -> None:
 
 @pytest.mark.parametrize(("n", "rate"), [(19, 0.05), (20, 0.05), (99, 0.1), (9, 0.1), (40, 0.33)])
 def test_a_calibrated_threshold_keeps_its_rate(n: int, rate: float) -> None:
-    """Exactly: of n + 1 exchangeable scores the last is above the threshold of the others in floor(rate (n+1)) orders."""
+    """Of n + 1 scores, each is above the threshold of the others in exactly floor(rate (n + 1)) cases."""
     scores = np.random.Generator(np.random.Philox(1)).normal(size=n + 1)
     above = sum(scores[k] > conformal_threshold(np.delete(scores, k), rate) for k in range(n + 1))
     assert above == int(rate * (n + 1) + 1e-9)

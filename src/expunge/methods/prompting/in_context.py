@@ -38,7 +38,7 @@ class InContext(PromptMethod):
             up to twenty.
         overlap: share of a forgotten question's words, weighted by rarity, from which a query is near it.
         task: ``classification``, ``question_answering``, or ``auto``: classification where there are at most 10
-            different answers and each occurs twice.
+            different answers and each is that of two kept records at least.
         greedy: answer at temperature 0 whatever is asked for.
 
     This differs from the authors' code in
@@ -82,7 +82,7 @@ class InContext(PromptMethod):
                 "Give questions, or texts to be classified, or use a guardrail",
             )
         kept = [p for p in kept if words(p.prompt)]
-        labels = self._labels(gone + kept)
+        labels = self._labels(gone, kept)
         nearness = Nearness([p.prompt for p in gone], [p.prompt for p in kept])
         wrong = self._flipped(gone, labels, seed) if labels else self._others(gone, kept, problem, nearness, seed)
         secrets = () if labels else tuple(sorted({p.answer for p in gone}))
@@ -95,10 +95,11 @@ class InContext(PromptMethod):
         flipped = [Pair(p.id, p.prompt, w, p.subject) for p, w in zip(gone, wrong, strict=True)]
         return ForgettingInContext(model, self, gone, flipped, shown, secrets, nearness)
 
-    def _labels(self, pairs: Sequence[Pair]) -> list[str]:
-        """The labels, where this is classification."""
-        counts = Counter(p.answer for p in pairs)
-        few = len(counts) <= MOST_LABELS and min(counts.values()) >= 2
+    def _labels(self, gone: Sequence[Pair], kept: Sequence[Pair]) -> list[str]:
+        """The labels, where this is classification; a label that no kept record has may be a secret."""
+        counts = Counter(p.answer for p in [*gone, *kept])
+        common = Counter(p.answer for p in kept)
+        few = len(counts) <= MOST_LABELS and all(common[label] >= 2 for label in counts)
         if self.task == "question_answering" or (self.task == "auto" and not few):
             return []
         if len(counts) < 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
@@ -89,8 +90,8 @@ class MemFreeModel(Around):
     ) -> list[list[str]]:
         model = self.inside
         if isinstance(model, LanguageModel):
-            watched: Any = _Watched(model.module, model.tokenizer, self._marks)
-            model = LanguageModel(watched, model.tokenizer, model.template)
+            model = copy.copy(model)
+            model.module = _Watched(model.module, model.tokenizer, self._marks)
         said = model.chat(
             conversations, max_new_tokens=max_new_tokens, samples=samples, temperature=temperature, seed=seed
         )

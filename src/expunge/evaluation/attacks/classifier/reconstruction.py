@@ -88,4 +88,4 @@ def _length(rows: Floats, span: Floats) -> Floats:
     """Share of each row's length that lies in the span of orthonormal columns; in [0, 1], 0 of a row of zeros."""
     whole = np.linalg.norm(rows, axis=1)
     inside = np.linalg.norm(rows @ span, axis=1)
-    return np.clip(np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0), 0.0, 1.0)
+    return np.asarray(np.clip(np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0), 0.0, 1.0))

@@ -40,9 +40,9 @@ class RelearnClassifier(ClassifierAttack):
     """Fine-tune on a part of the forget set, with its labels; ask about the other part after some numbers of steps.
 
     What comes back of records that the attacker does not have was in the weights: hidden, not removed. A retrained
-    model relearns too, from what its records have in common, and is taken out. Paper: Tarun et al. 2021 (2111.08947),
-    who count the steps until relearnt (anamnesis); here on records that are not relearnt, as in Deeb & Roger 2024
-    (2410.08827).
+    model relearns too, from what its records have in common, and is taken out. Paper: Chundawat et al. 2022 (2201.05629),
+    who compare how long relearning takes (anamnesis index); here records are asked that are not relearnt, as in Deeb &
+    Roger 2024 (2410.08827).
 
     Args:
         steps: optimiser steps after which it asks. share: of the forget set that the attacker has, in (0, 1).
@@ -53,7 +53,7 @@ class RelearnClassifier(ClassifierAttack):
 
     name: ClassVar[str] = "relearn_classifier"
     summary: ClassVar[str] = "trains on some of the forgotten records and asks about the others"
-    paper: ClassVar[str] = "arXiv:2111.08947"
+    paper: ClassVar[str] = "arXiv:2201.05629"
     access: ClassVar[Access] = "weights"
     unit: ClassVar[str] = "optimiser steps"
     needs: ClassVar[tuple[str, ...]] = ("holdout",)
@@ -101,7 +101,7 @@ class RelearnClassifier(ClassifierAttack):
 
     def _found(self, model: Classifier, others: Records, scene: ClassifierScene) -> Floats:
         if self.measure == "accuracy":
-            return (model.logits(others).argmax(1) == others.y).astype(np.float64)
+            return np.asarray(model.logits(others).argmax(1) == others.y, dtype=np.float64)
         mine = margins(model, others)
         if self.measure == "rank":
             return placements(mine, margins(model, scene.holdout))[0]

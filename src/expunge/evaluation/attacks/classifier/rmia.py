@@ -61,7 +61,7 @@ class Rmia(ClassifierAttack):
 
 def _doubling(most: int) -> list[int]:
     """1, 2, 4, … up to `most`, which is the last."""
-    found = []
+    found: list[int] = []
     while not found or 2 * found[-1] < most:
         found.append(2 * found[-1] if found else 1)
     return found if found[-1] == most else [*found, most]
