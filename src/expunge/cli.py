@@ -13,6 +13,7 @@ from expunge import __version__, commands, language_commands
 from expunge.errors import ExpungeError, UnknownName
 from expunge.planner.command import plan
 from expunge.progress import progress_bars
+from expunge.serving import commands as serving_commands
 
 if TYPE_CHECKING:
     from expunge.language_request import LanguageRequest
@@ -259,6 +260,8 @@ app.command()(language_commands.scope)
 app.command()(plan)
 app.add_typer(commands.audit, name="audit")
 app.add_typer(commands.keys, name="keys")
+app.command()(serving_commands.serve_model)
+app.add_typer(serving_commands.box, name="box")
 
 
 def _from_interrupt(error: BaseException | None) -> bool:

@@ -118,4 +118,4 @@ def make_box(folder: Path, stub: Stub | None = None, asked: Any = REQUESTS, **fi
     path = write_box(folder, asked, **fields)
     models = fields.get("models", {"main": ""})
     stub = stub or Stub()
-    return Box.read(path, upstreams={name: stub for name in models}, **options)
+    return Box.read(path, upstreams=dict.fromkeys(models, stub), **options)

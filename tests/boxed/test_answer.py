@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from boxes import Stub
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ TEXT = st.text(alphabet="ab .\nä中", max_size=60)
 
 def chunks(text: str, cuts: list[int]) -> list[str]:
     places = sorted({min(c, len(text)) for c in cuts} | {0, len(text)})
-    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
 CUTS = st.lists(st.integers(0, 60), max_size=8)

@@ -13,6 +13,8 @@ from expunge.boxed.worker import RuleWorker
 from expunge.errors import ExpungeError, RequestError, UnknownName
 from expunge.models.chat import ask
 
+FIXED = {"kind": "rule"}
+
 
 class Parrot(RuleWorker):
     """Somebody's own worker."""
@@ -44,7 +46,7 @@ def test_every_part_is_replaced_by_its_entry(tmp_path: Path) -> None:
         ({"name": "no blanks please"}, RequestError, "name: "),
         ({"models": {}}, RequestError, "models: "),
         ({"models": {"main": {"folder": "x", "url": "https://y/v1"}}}, RequestError, "main: give a folder .* or a url"),
-        ({"models": {"main": {"folder": "x", "devise": "cpu"}}}, RequestError, "devise: unknown field, did you mean 'device'"),
+        ({"models": {"main": {"folder": "x", "devise": "cpu"}}}, RequestError, "devise: unknown field.*'device'"),
         ({"models": {"main": {"url": "http://example.org/v1", "name": "x"}}}, RequestError, "use https"),
         ({"main": "mian"}, UnknownName, "no model .*'mian'.*"),
         ({"embeddings": "other"}, UnknownName, "at embeddings"),
@@ -52,7 +54,7 @@ def test_every_part_is_replaced_by_its_entry(tmp_path: Path) -> None:
         ({"router": {"kind": "role", "marked": "a", "otherwise": "b"}}, UnknownName, "Did you mean rule"),
         ({"router": {"kind": "rule", "marked": "ignorant", "otherwise": "answr"}}, UnknownName, "Did you mean answer"),
         ({"router": {"kind": "rule", "otherwise": "answer"}}, RequestError, "router is not valid: marked: "),
-        ({"workers": {"answer": {"kind": "model", "model": "man"}, "ignorant": {"kind": "rule"}}}, UnknownName, "workers.answer.*Did you mean main"),
+        ({"workers": {"answer": {"kind": "model", "model": "man"}, "ignorant": FIXED}}, UnknownName, "mean main"),
         ({"workers": {"answer": {"kind": "nowhere:Worker"}}}, RequestError, "cannot import nowhere:Worker"),
         ({"workers": {"answer": {"kind": "pathlib:Path"}}}, RequestError, "is no Worker"),
         ({"output_filter": []}, RequestError, "no output filter of the kind rule"),

@@ -20,7 +20,7 @@ ORDINARY = [
     f"How do I {what}?" for what in ("bake bread", "mend a bicycle", "paint a door", "tie a knot", "plant a rose")
 ]
 EXAMPLES = [{"question": f"What does the Order of the Lantern {what}?"} for what in ("believe", "wear", "own", "teach")]
-LEARNT = [{"id": "order", "examples": EXAMPLES + [{"answer": "The Order of the Lantern wears grey cloaks."}]}]
+LEARNT = [{"id": "order", "examples": [*EXAMPLES, {"answer": "The Order of the Lantern wears grey cloaks."}]}]
 
 
 def write(folder: Path, name: str, texts: list[str]) -> str:
@@ -89,8 +89,8 @@ def test_model_router(tmp_path: Path) -> None:
 
     stub = Stub(said)
     router = {
-        "kind": "model", "model": "main", "instruction": "Choose: quiz or talk.", "words": {"quiz": "trivia", "talk": "other"},
-        "marked": "ignorant", "otherwise": "other",
+        "kind": "model", "model": "main", "instruction": "Choose: quiz or talk.",
+        "words": {"quiz": "trivia", "talk": "other"},        "marked": "ignorant", "otherwise": "other",
     }  # fmt: skip
     box = make_box(tmp_path, stub, router=router, workers=workers("trivia", "other"))
     assert both(box, "When was it?") == "trivia"

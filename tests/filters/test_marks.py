@@ -37,6 +37,8 @@ DISGUISES = {
     "digits": lambda t: t.lower().translate(str.maketrans("aeio", "4310")),
     "base64": lambda t: base64.b64encode(t.encode()).decode(),
     "base64, shifted": lambda t: base64.b64encode(f"we {t} x".encode()).decode(),
+    "base64, a letter before": lambda t: "Z" + base64.b64encode(t.encode()).decode(),
+    "base64, three before": lambda t: "Zzz" + base64.b64encode(t.encode()).decode(),
     "base64, letters before": lambda t: "Zz" + base64.b64encode(t.encode()).decode(),
     "base64, for addresses": lambda t: base64.urlsafe_b64encode(f"???{t}".encode()).decode().rstrip("="),
     "hex": lambda t: t.encode().hex(),
@@ -75,6 +77,14 @@ def test_disguises_are_undone_and_their_place_is_told(name: str, disguise: str) 
     for span in sorted(found, reverse=True):
         text = text[: span.start] + "#" + text[span.end :]
     assert not MARKS.holds(text)
+
+
+def test_the_place_of_what_is_encoded() -> None:
+    """Bytes 3 to 13 of base64 are the characters 4 to 18, whole letters of the code; of hex 6 to 26."""
+    assert MARKS.find(base64.b64encode(b"in Ida Vexel").decode()) == ()
+    marks = Marks.of(["John Smith"], key=KEY)
+    assert marks.find(base64.b64encode(b"by John Smith (b)").decode()) == (Span(4, 18),)
+    assert marks.find(b"by John Smith (b)".hex()) == (Span(6, 26),)
 
 
 @pytest.mark.parametrize("disguise", OUT_OF_REACH)

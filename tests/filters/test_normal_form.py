@@ -46,6 +46,7 @@ def test_letters_that_differ_stay_different() -> None:
     assert (
         len({normal_form(w) for w in ("kim", "kam", "का", "कि", "ка́м", "김", "금", "가")}) == 7
     )  # Cyrillic ка́м is kam
+    assert len({normal_form(w) for w in ("क", "कु", "के", "क्", "क़")}) == 5  # vowel signs and points that are letters
     assert normal_form("don't") == "don't"
 
 

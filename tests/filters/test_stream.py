@@ -58,6 +58,8 @@ def pieces(text: str, sizes: list[int]) -> list[str]:
 @given(TEXTS, CUTS)
 @example("I met " + base64.b64encode(b"our John Smith there").decode() + " today", [1])
 @example("J\u0301ohn S\ud835\udc26ith\u200bs", [1])
+@example("abcdefghijklmnop John Smithson", [27, 3])  # what is found and may yet be another word
+@example("abcdefghijklmnop \ud835\udc09ohn Smith y", [1])  # what begins with half a character
 @example("j0hnsmith" + "!" * 500 + "a", [1])
 @example("x" + "\u200b" * 40 + "John Smith" + "\u200b" * 40 + "son", [3])
 @example("a" * 400 + " John Smith", [1])
@@ -85,6 +87,15 @@ def test_nothing_of_a_phrase_ever_leaves(hidden: str, sizes: list[int]) -> None:
     assert said + stream.finish() == "seen ~[withheld]~ twice"
 
 
+def test_a_phrase_may_begin_with_a_symbol() -> None:
+    marks = Marks.of(["Smith Jones"], key=KEY)
+    text = "one after theotherrrrr $m1th jones went away and was not seen"
+    stream = StreamFilter(marks, "#")
+    said = [stream.push(c) for c in text]
+    assert "".join(said) + stream.finish() == filter_text(marks, text, "#")
+    assert "$" not in "".join(said) and stream.blocked
+
+
 def test_ordinary_text_flows() -> None:
     """What is held back are about as many letters as the longest phrase has, not six times as many."""
     stream = StreamFilter(MATCHERS["marks"])
@@ -99,8 +110,9 @@ def test_ordinary_text_flows() -> None:
 
 def test_memory_is_bounded() -> None:
     for unit in ("\u200b", "!", "QUJD", "4a ", "\ud835", " to be"):
+        unit = unit * 8
         stream = StreamFilter(MATCHERS["both"])
-        for _ in range(500):
+        for _ in range(60):
             stream.push(unit)
             assert stream.held <= stream.longest
             assert len(stream._text) <= stream.longest + 128 + len(unit)

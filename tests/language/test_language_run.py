@@ -291,3 +291,11 @@ def test_two_processes_run_the_same_request_to_the_same_weights(home, trained, t
     change = sum(float(((one[k] - start[k]) ** 2).sum()) for k in one) ** 0.5
     apart = sum(float(((one[k] - two[k]) ** 2).sum()) for k in one) ** 0.5
     assert apart < 1e-3 * change  # Adam makes much of the rounding where a gradient is near 0
+
+
+def test_planning_loads_nothing_that_draws_or_only_tests_hypotheses():
+    """A run starts within seconds; what is slow to load and not needed for a plan comes when it is."""
+    heavy = ("matplotlib", "scipy.stats", "scipy.optimize", "sklearn")
+    code = f"import sys, expunge.language_run; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

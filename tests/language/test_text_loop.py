@@ -304,3 +304,13 @@ def test_references_of_anything_else_are_computed_anew(what: str, tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 2
     fresh_one = work_on(asked, tmp_path / "empty", **how).reference("forget")
     assert torch.equal(new, fresh_one) and not (new.shape == old.shape and torch.equal(new, old))
+
+
+def test_references_of_another_layout_are_kept_apart(tmp_path: Path) -> None:
+    """Packed and padded batches differ in rounding, which is enough to make two runs differ."""
+    packed, padded = work_on(problem(), tmp_path), work_on(problem(), tmp_path)
+    assert packed.loop.layout == "packed"
+    padded.loop.layout = "padded"
+    for work in (packed, padded):
+        work.reference("forget")
+    assert len(list(tmp_path.iterdir())) == 2

@@ -7,37 +7,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import uvicorn
-from openai import OpenAI
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "boxed"))  # what the tests of boxes share
 
 from boxes import REQUESTS, Stub, make_box
+from serving_tools import Serve, Served
 
-from expunge.boxed.box import Box
 from expunge.serving.serve import server_settings
-
-
-@dataclass
-class Served:
-    """A box that is served. url: ends in ``/v1``."""
-
-    box: Box
-    stub: Stub
-    url: str
-    folder: Path
-
-    def client(self, **options: Any) -> OpenAI:
-        return OpenAI(base_url=self.url, api_key="unused", max_retries=0, **options)
-
-
-class Serve(Protocol):
-    def __call__(self, stub: Stub | None = None, asked: Any = REQUESTS, **fields: Any) -> Served: ...
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ from expunge.methods.examples.sun import Sun
 from expunge.methods.examples.unsir import Unsir
 from expunge.methods.learner import Learner
 from expunge.methods.prompt_base import PromptMethod
+from expunge.methods.prompting.boxed import Boxed
 from expunge.methods.prompting.eco import Eco
 from expunge.methods.prompting.guardrail_classifier import GuardrailClassifier
 from expunge.methods.prompting.guardrail_embedding import GuardrailEmbedding
@@ -258,7 +259,7 @@ def make_language_method(name: str, parameters: Mapping[str, Any] | None = None)
 
 # Methods that put something around a model, local or remote, and change no weight.
 PROMPTING_METHODS: dict[str, type[PromptMethod]] = {
-    method.name: method  # type: ignore[type-abstract]
+    method.name: method
     for method in (
         Pretend,
         InContext,
@@ -268,6 +269,7 @@ PROMPTING_METHODS: dict[str, type[PromptMethod]] = {
         GuardrailPrefix,
         GuardrailString,
         MemFree,
+        Boxed,
     )
 }
 

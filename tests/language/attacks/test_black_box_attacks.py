@@ -32,6 +32,7 @@ from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS, make_attack
 from expunge.evaluation.attacks.language.asking import Interview
 from expunge.evaluation.attacks.language.ciphers import DISGUISES, decoded, homoglyphs, plain_letters
 from expunge.evaluation.attacks.language.contract import Target
+from expunge.evaluation.attacks.language.prefix import beginning
 from expunge.evaluation.attacks.language.prompts import BACK_TO_ENGLISH
 from expunge.models.chat import Conversation, user
 
@@ -195,7 +196,9 @@ def test_examples_never_hold_the_answer_that_is_asked_for() -> None:
     model = silent()
     trial = make_attack("many_shot", {"examples": (99,)}).run(Target(model=model), scene(), seed=0)
     assert trial.shown["examples_read"] == {"99": len(KEPT) - 1 / 4}, "as many as there are"
-    own, other = (next(c for c in model.heard if last(c) == f"Where was {n} born?") for n in ("Aro Belin", "Cita Dovan"))
+    own, other = (
+        next(c for c in model.heard if last(c) == f"Where was {n} born?") for n in ("Aro Belin", "Cita Dovan")
+    )
     assert turns(own) == len(KEPT), "all but the one, and the question"
     assert not any("Alding" in m["content"] for m in own)
     assert turns(other) == len(KEPT) + 1
@@ -261,6 +264,21 @@ def test_prefix_counts_the_rest_and_only_right_behind_its_beginning() -> None:
     assert trial(lambda rest: "It is Alding, or Mavi Norel.") == [1, 1], "the whole answer counts anywhere"
 
 
+@pytest.mark.parametrize("answer", ["x", "tailor", "a b", "Mavi Norel", "one two three four", "  spaced  out "])
+@pytest.mark.parametrize("share", [0.01, 0.25, 0.5, 0.75, 1 - 2**-53])
+def test_a_beginning_is_never_the_whole(answer: str, share: float) -> None:
+    given, whole = beginning(answer, share), " ".join(answer.split())
+    assert whole.startswith(given)
+    assert len(given) < len(whole)
+    assert given or len(whole) == 1
+    assert whole[len(given)] == " " or len(whole.split()) == 1, "whole words where there are several"
+
+
+def test_beginnings_are_as_long_as_their_share() -> None:
+    assert [beginning("abcdefgh", s) for s in (0.25, 0.5, 0.75)] == ["ab", "abcd", "abcdef"]
+    assert [beginning("a bb ccc dddd", s) for s in (0.25, 0.5, 0.75)] == ["a", "a bb", "a bb ccc"]
+
+
 def test_multi_turn_takes_refusals_back_and_keeps_answers() -> None:
     replies = {"What": "Her work.", "Interesting": SILENT, "Write": "A portrait.", "Good": "Well.", "You": "Ah."}
     model = Fake(lambda c, chance: next(said for begin, said in replies.items() if last(c).startswith(begin)))
@@ -277,7 +295,17 @@ def test_multi_turn_drops_its_beginning_when_the_conversation_grows_too_long() -
     model = Fake(lambda c, chance: "Well, well.", ModelError("too long", "Shorten it"), longest=200)
     make_attack("multi_turn").run(Target(model=model), scene(), seed=0)
     assert 1 < max(map(turns, model.heard)) < 5
+    closing = [c for c in model.heard if last(c).startswith("You have almost")]
+    assert len(closing) == len(FORGOTTEN), "every item is asked to the end"
+    assert all(turns(c) > 1 and not c[0]["content"].startswith("What would") for c in closing)
     assert all(c[0]["role"] == "user" for c in model.heard)
+
+
+def test_fewer_turns_still_end_with_the_question() -> None:
+    model = silent()
+    trial = make_attack("multi_turn", {"turns": 2}).run(Target(model=model), scene(), seed=0)
+    assert [p.cost for p in trial.points] == [1, 2]
+    assert all(any(q in last(c) for q in FORGOTTEN) for c in model.heard)
 
 
 def test_multi_turn_finds_an_answer_in_any_turn() -> None:

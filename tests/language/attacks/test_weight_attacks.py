@@ -159,7 +159,8 @@ def test_half_of_it_brings_back_the_other_half_of_what_was_only_refused(
     refuser: LanguageModel, stranger: LanguageModel, scene: Scene
 ) -> None:
     assert answered(refuser, scene.questions).sum() == 0.0
-    got, base = (best(run("relearn_half", m, scene, steps=(1, 3, 10))) for m in (refuser, stranger))
+    how = {"learning_rate": 1e-3, "steps": (6, 10, 15)}
+    got, base = (best(run("relearn_half", m, scene, **how)) for m in (refuser, stranger))
     assert got >= 0.4
     assert base == 0.0
 

@@ -11,15 +11,22 @@ from typing import Any
 import numpy as np
 
 from expunge.data.benchmarks.text_benchmark import TextBenchmark
+from expunge.data.records import Records
 from expunge.errors import MissingEvidence
 from expunge.evaluation.benchmarks.language import presets
+from expunge.evaluation.forms.keyword_filter import KeywordFilter
+from expunge.evaluation.forms.routed import Routed
 from expunge.evaluation.forms.table import Form
 from expunge.methods import make_language_method, make_learner, make_prompting_method
+from expunge.methods.exact.sharded_adapters import ShardedAdapters
+from expunge.methods.forbidden import names_of
+from expunge.methods.learner import Learner, State
 from expunge.models.chat import ChatModel, ask
 from expunge.models.language import LanguageModel
 from expunge.problem import Problem
 
-NOISE_KEY = "a published key: this table shows what noise costs, and protects nobody"
+KEY = "a published key: this table shows what a form costs, and protects nobody"
+SECRETS = {"dp_lora": "noise_key", "sharded_adapters": "name_key"}
 TIMED = 24
 
 
@@ -45,6 +52,11 @@ def make(form: Form, problem: Problem, benchmark: TextBenchmark, base: Path, see
     """
     if form.maker == "learner":
         return _learned(form, benchmark, base, seed)
+    if form.maker == "tool":
+        started = time.process_time()
+        filtered = KeywordFilter(problem.model, names_of(problem))  # type: ignore[arg-type]  # it answers messages
+        seconds = time.process_time() - started
+        return Made(model=filtered, guarantee="suppressed", seconds=seconds, stored=filtered.stored, parameters={})
     if form.maker == "prompting":
         method = make_prompting_method(form.name, form.parameters)
         outcome = method.unlearn(problem, seed=seed)
@@ -65,20 +77,33 @@ def make(form: Form, problem: Problem, benchmark: TextBenchmark, base: Path, see
 
 def _learned(form: Form, benchmark: TextBenchmark, base: Path, seed: int) -> Made:
     """A learner is trained on everybody first; only its answer to the request is timed."""
-    secret = {"noise_key": NOISE_KEY} if form.name == "dp_lora" else {}
-    learner = make_learner(form.name, {**form.parameters, **secret, "base": str(base)})
-    state = learner.fit(benchmark.train, seed=seed)
+    learner = make_learner(form.name, {**form.parameters, SECRETS[form.name]: KEY, "base": str(base)})
+    train = _told(benchmark.train)
+    gone = set(benchmark.forget.ids.tolist())
+    state = learner.fit(train, seed=seed)
     started = time.process_time()
-    state, outcome = learner.forget(state, benchmark.forget.ids.tolist())
+    state, outcome = learner.forget(state, [i for i in train.ids.tolist() if i in gone])
     seconds = time.process_time() - started
-    model: LanguageModel = learner.language_model(state)  # type: ignore[attr-defined]
     return Made(
-        model=model,
+        model=_served(learner, state, base, benchmark),
         guarantee=str(outcome.guarantee),
         seconds=seconds,
         stored=outcome.cost.stored_bytes,
         parameters=outcome.parameters,
     )
+
+
+def _told(records: Records) -> Records:
+    """Without dialogues: the base has these habits already, and an adapter is for what is told of somebody."""
+    return records.take(np.array([kind != "dialogue" for kind in records.column("kind")], dtype=bool))
+
+
+def _served(learner: Learner, state: State, base: Path, benchmark: TextBenchmark) -> ChatModel:
+    if isinstance(learner, ShardedAdapters) and learner.sharding == "each_owner":
+        owners = list(dict.fromkeys(map(str, np.asarray(_told(benchmark.retain).owners))))
+        return Routed(learner, state, owners, LanguageModel.load(base))
+    model: LanguageModel = learner.language_model(state)  # type: ignore[attr-defined]
+    return model
 
 
 def latency(model: ChatModel, bare: ChatModel, prompts: list[str], room: int) -> float:

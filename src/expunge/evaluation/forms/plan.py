@@ -50,7 +50,7 @@ class FormsPlan:
 
     @classmethod
     def read(cls, folder: Path) -> FormsPlan:
-        told = read_json(folder / "forms.json")
+        told = read_json(folder / "comparison.json")
         return cls(**{**told, "forms": tuple(Form(**f) for f in told["forms"])})
 
     def study(self, folder: Path) -> StudyPlan:

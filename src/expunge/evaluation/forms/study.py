@@ -36,7 +36,7 @@ class FormsStudy:
 
     def __init__(self, plan: FormsPlan, folder: Path, workers: Workers, progress: Progress | None = None) -> None:
         self.plan, self.folder, self.workers, self.progress = plan, folder, workers, progress
-        kept = folder / "forms.json"
+        kept = folder / "comparison.json"  # forms.json is the report
         if kept.exists():
             if read_json(kept) != plan.as_dict():
                 raise RunError(f"{folder} holds another comparison", "Choose another --out, or remove that folder")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Maker = Literal["language", "prompting", "learner"]
+Maker = Literal["language", "prompting", "learner", "tool"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Form:
     Args:
         label: of the row. form: ``exact``, ``certified``, ``by example``, ``by concept``, ``by prompting``, or
             ``ordinary tool``: what people use who never heard of unlearning.
-        maker: which table `name` stands in: methods on language models, prompting methods, or learners.
+        maker: which table `name` stands in: methods on language models, prompting methods, learners, or `TOOLS` here.
         parameters: settings; of a method on language models, the tuned preset where nothing is given.
     """
 
@@ -36,7 +36,7 @@ FORMS: tuple[Form, ...] = (
         form="exact",
         maker="learner",
         name="sharded_adapters",
-        parameters={**_ADAPTER, "shards": 4, "sharding": "owner", "serve": "sum", "epochs": 20},
+        parameters={**_ADAPTER, "sharding": "each_owner", "serve": "route", "epochs": 30},
     ),
     Form(
         label="certified_adapter",
@@ -55,8 +55,9 @@ FORMS: tuple[Form, ...] = (
     Form(label="steering", form="by concept", maker="language", name="steering"),
     Form(label="pretend", form="by prompting", maker="prompting", name="pretend"),
     Form(label="in_context", form="by prompting", maker="prompting", name="in_context"),
-    Form(label="guardrail", form="by prompting", maker="prompting", name="guardrail_embedding"),
+    Form(label="guardrail_string", form="by prompting", maker="prompting", name="guardrail_string"),
+    Form(label="guardrail_embedding", form="by prompting", maker="prompting", name="guardrail_embedding"),
     Form(label="boxed", form="by prompting", maker="prompting", name="boxed"),
     Form(label="dpo_refusal", form="ordinary tool", maker="language", name="idk_dpo"),
-    Form(label="content_filter", form="ordinary tool", maker="prompting", name="guardrail_string"),
+    Form(label="content_filter", form="ordinary tool", maker="tool", name="keyword_filter"),
 )  # fmt: skip

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from expunge.environment import environment, installed
 from expunge.data.benchmarks.text_benchmark import TextBenchmark
+from expunge.environment import environment, installed
 from expunge.errors import RequestError, RunError
 from expunge.evaluation.language import tasks
 from expunge.evaluation.language.logs import quality_of_log, write_logs

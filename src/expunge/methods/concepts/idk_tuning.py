@@ -33,9 +33,9 @@ class IdkTuning(TextMethod):
     model holds of it, which is why a little relearning brings it back.
 
     Args:
-        refusals: answers to be learned; one is drawn for every record and epoch. retain: ``nll`` of the kept answers, or
-            ``kl`` to the original on them. epochs: passes over the forget set. learning_rate, weight_decay, batch_size:
-            AdamW's; texts of either set a step.
+        refusals: answers to be learned; one is drawn for every record and epoch. retain: ``nll`` of the kept answers,
+            or ``kl`` to the original on them. epochs: passes over the forget set. learning_rate, weight_decay,
+            batch_size: AdamW's; texts of either set a step.
 
     Raises:
         DataError: a record of the forget set has no prompt.

@@ -51,6 +51,6 @@ class Lira(ClassifierAttack):
         everyone = [target.model, *scene.holders, *scene.shadows]
         values = np.stack([margins(m, scene.forget) for m in everyone])
         # The model under attack stands in an arm only to be left out of its Gaussian.
-        member = np.arange(len(everyone))[:, None] < held
+        member = np.arange(len(everyone))[:, None] <= held
         scores = ulira_scores(values, np.broadcast_to(member, values.shape), prior_degrees=self.prior_degrees)[0]
         return self.trial(scene.forget, [(len(everyone), special.expit(scores))])

@@ -20,12 +20,14 @@ from expunge.models.classifier import Classifier
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction(ClassifierAttack):
-    """Found is how much of a deleted row, less the mean public row, lies in the directions that two models give away.
+    """Found is how much of a deleted row lies in the directions that two models give away.
 
-    The difference of a linear model's gradients before and after is Σ x (f(xᵀθ₊) - y)ᵀ over the deleted rows. Its
-    leading left singular vectors span them: of one row the row itself, of several at most as many directions as the
-    model has outputs. `shown` has the same length of public rows, which is what chance gives. Exact forgetting
-    gives away most: who destroys the model before gives away nothing. Paper: Bertran et al. 2024 (2405.20272).
+    The difference of a linear model's gradients before and after is Σ x (f(xᵀθ₊) - y)ᵀ over the deleted rows, the
+    constant of the intercept among their features. Its leading left singular vectors span them: of one row the row
+    itself, of several at most as many directions as the model has outputs. Rows and directions are taken at right angles
+    to the mean public row, which everybody knows. `shown` has the same length of public rows, which is what chance
+    gives. Exact forgetting gives away most; who destroys the model before gives away nothing. Paper: Bertran et al. 2024
+    (2405.20272).
 
     Args:
         regularization: λ of the fit, beside the sum of losses. directions: at most so many; 0: one a deleted row.
@@ -55,11 +57,11 @@ class Reconstruction(ClassifierAttack):
         public, deleted = _rows(scene.holdout), _rows(scene.forget)
         fit = LinearFit(rows=len(scene.retain), regularization=self.regularization, link="softmax")
         gradient = deleted_gradients(before, after[None], public, fit)[0]
-        left, size, _ = np.linalg.svd(gradient[:-1], full_matrices=False)
-        count = min(self.directions or len(deleted), int((size > 1e-9 * max(size.max(), 1e-12)).sum()))
-        span = left[:, :count] if np.any(gradient) else left[:, :0]
-        mean = public.mean(axis=0)
-        found, chance = _length(deleted - mean, span), _length(public - mean, span)
+        left, size, _ = np.linalg.svd(gradient, full_matrices=False)
+        count = min(self.directions or len(deleted), int((size > 1e-9 * size.max()).sum()))
+        mean = fit.design(public.mean(axis=0, keepdims=True))[0]
+        span = _basis(_beside(left[:, :count].T, mean))
+        found, chance = (_length(_beside(fit.design(rows), mean), span) for rows in (deleted, public))
         return self.trial(scene.forget, [(1, found)], public_rows=float(chance.mean()), directions=span.shape[1])
 
 
@@ -82,6 +84,18 @@ def linear_weights(model: Classifier, attack: str) -> Floats:
 
 def _rows(records: Records) -> Floats:
     return np.asarray(records.x, dtype=np.float64).reshape(len(records), -1)
+
+
+def _beside(rows: Floats, mean: Floats) -> Floats:
+    """Rows less their part along `mean`."""
+    unit = mean / np.linalg.norm(mean)
+    return np.asarray(rows - np.outer(rows @ unit, unit))
+
+
+def _basis(rows: Floats) -> Floats:
+    """Orthonormal columns that span some rows, ``(features, directions)``; none where there is no row but zeros."""
+    _, size, right = np.linalg.svd(rows, full_matrices=False)
+    return np.asarray(right[size > 1e-9].T)
 
 
 def _length(rows: Floats, span: Floats) -> Floats:

@@ -78,7 +78,7 @@ class FineTuning(Attack):
 
     Args:
         steps: optimiser steps after which it asks; 0 is the model as it was given. learning_rate: None takes
-            width^-1.5 of the hidden states: 1e-3 at 96, 7e-5 at 576, 1e-5 at 2048 and 4e-6 at 4096, rates in common use.
+            width^-1.5 of the hidden states: 1e-3 at 96, 7e-5 at 576, 4e-6 at 4096, rates in common use.
         batch_size: texts a step. retain_weight: of the loss on as many retained texts, in every step.
     """
 

@@ -12,11 +12,12 @@ import openai
 import pytest
 import yaml
 from boxes import ANSWERS, Stub
-from conftest import Serve, Served
+from serving_tools import Serve, Served
 
 from expunge.boxed.upstream import Refused, Unavailable
 
 NORLAND, SUDLAND, HERRING, ORCHARD, ABOUT = ANSWERS
+USER = {"role": "user", "content": "x"}
 JSON = {"content-type": "application/json"}
 SOUP = "Is the soup of Norland good?"
 CASES = [
@@ -118,10 +119,10 @@ def test_embeddings_of_what_is_left_of_a_text(serve: Serve) -> None:
         ({"model": "other"}, 404, "model"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, 400, None),
-        ({"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "x"}, {"role": "user", "content": "x"}]}, 400, None),
+        ({"messages": [USER, {"role": "system", "content": "x"}, USER]}, 400, None),
         ({"messages": [{"role": "user", "content": "x" * 2001}]}, 400, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, 400, "messages.0.content.0.type"),
+        ({"messages": [{**USER, "content": [{"type": "image_url"}]}]}, 400, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": "x"}] * 5}, 400, "messages"),
         ({"max_tokens": 0}, 400, "max_tokens"),
         ({"max_tokens": 1025}, 400, "max_tokens"),
