@@ -1,4 +1,4 @@
-"""The demo: digits are forgotten by example beside retraining, exactly, and within a bound, in under two minutes."""
+"""The demo: digits are forgotten by example, exactly and within a bound; a language model in several forms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from expunge.demo_certified import narrate_certified, run_certified_demo
 from expunge.demo_exact import narrate_exact, run_exact_demo
+from expunge.demo_forms import narrate_forms, run_forms_demo
 from expunge.demo_language import narrate_language, run_language_demo
 from expunge.evaluation.benchmarks.challenge import Challenge, run_challenge
 from expunge.evaluation.report import write_report
@@ -31,6 +32,7 @@ def run_demo(out: Path, *, processes: int = 0, progress: Progress | None = None)
     report["exact"] = run_exact_demo(out / "exact", progress=progress)["evidence"]
     report["certified"] = run_certified_demo(out / "certified", progress=progress)
     report["language"] = run_language_demo(out / "language", processes=processes, progress=progress)
+    report["forms"] = run_forms_demo(out / "forms", processes=processes, progress=progress)
     write_report(report, out)
     return report
 
@@ -57,6 +59,8 @@ def narrate(report: dict[str, Any], *, full: bool = False) -> str:
         lines += ["", narrate_certified(report["certified"])]
     if report.get("language"):
         lines += ["", narrate_language(report["language"])]
+    if report.get("forms"):
+        lines += ["", narrate_forms(report["forms"])]
     if full:
         for row in rows.values():
             lines.append(f"\n{row['method']}")

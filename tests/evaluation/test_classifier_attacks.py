@@ -250,19 +250,16 @@ def exact_fit(records: Records, weights: np.ndarray) -> np.ndarray:
     """Softmax regression fitted to the end by Newton's method with a little ridge."""
     x = np.hstack([records.x.reshape(len(records), -1).astype(float), np.ones((len(records), 1))])
     y = np.eye(weights.shape[1])[records.y]
-    theta = weights.copy()
+    theta, ridge = weights.copy(), 0.5 * np.diag([*np.ones(x.shape[1] - 1), 0.0])
     for _ in range(60):
         z = x @ theta
         p = np.exp(z - z.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
-        gradient = x.T @ (p - y) + 0.5 * theta
+        gradient = x.T @ (p - y) + ridge @ theta
         if np.abs(gradient).max() < 1e-9:
             break
         blocks = [
-            [
-                x.T @ (x * (p[:, a] * ((a == b) - p[:, b]))[:, None]) + 0.5 * (a == b) * np.eye(x.shape[1])
-                for b in (0, 1, 2)
-            ]
+            [x.T @ (x * (p[:, a] * ((a == b) - p[:, b]))[:, None]) + (a == b) * ridge for b in (0, 1, 2)]
             for a in (0, 1, 2)
         ]
         step = np.linalg.solve(np.block(blocks), gradient.T.ravel()).reshape(3, -1).T
@@ -280,7 +277,7 @@ def linear_model(theta: np.ndarray) -> Classifier:
 
 def test_one_deleted_row_lies_in_the_direction_that_two_exact_models_give_away():
     rng = np.random.default_rng(0)
-    x, y = rng.normal(loc=1.0, size=(400, 6)), rng.integers(3, size=400)
+    x, y = rng.normal(loc=1.0, size=(300, 6)), rng.integers(3, size=300)
 
     def rows(where: slice) -> Records:
         count = len(x[where])
@@ -293,16 +290,13 @@ def test_one_deleted_row_lies_in_the_direction_that_two_exact_models_give_away()
     before = exact_fit(rows(slice(0, 300)), start)
     after = exact_fit(rows(slice(1, 300)), start)
 
-    class Doubles(Classifier):
-        def logits(self, records: Records) -> np.ndarray:
-            return np.asarray(super().logits(records), dtype=np.float64)
-
-    scene = ClassifierScene(forget=rows(slice(0, 1)), holdout=rows(slice(300, 400)), retain=rows(slice(1, 300)))
+    # With the retained rows for public ones the equation holds to the last digit.
+    scene = ClassifierScene(forget=rows(slice(0, 1)), holdout=rows(slice(1, 300)), retain=rows(slice(1, 300)))
     attack = make_classifier_attack("reconstruction", {"regularization": 0.5})
     pair = ClassifierTarget(model=linear_model(after), before=linear_model(before))
     trial = attack.run(pair, scene, seed=0)
     assert trial.shown["directions"] == 1
-    assert trial.points[0].found[0] > 0.95 > 0.6 > trial.shown["public_rows"]
+    assert trial.points[0].found[0] > 0.999 > 0.6 > trial.shown["public_rows"]
     nothing = attack.run(ClassifierTarget(model=pair.model, before=pair.model), scene, seed=0)
     assert nothing.points[0].found[0] == 0.0 and nothing.shown["directions"] == 0
 

@@ -123,8 +123,8 @@ def chunk_texts(records: Records, *, words: int | None = None, characters: int |
             of nothing but white space goes to the piece before. Give exactly one of the two.
 
     Returns:
-        Records with ids ``ID#0000`` …, the owners and other columns of the text, its id as ``chunk_of``, and ``goes_on``,
-        true for all but the last piece of a text.
+        Records with ids ``ID#0000`` …, the owners and other columns of the text, its id as ``chunk_of``, and
+        ``goes_on``, true for all but the last piece of a text.
 
     Raises:
         RequestError: both or neither, or below 1. DataError: a record with a prompt.

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from expunge.evaluation import report_plots
+from expunge.evaluation.forms.picture import SHOWN, UTILITY, picture
 from expunge.evaluation.report_cells import Column, Fact, column, track
 from expunge.evaluation.report_schema import Provenance, Report, Row, Scored, Unscored
 from expunge.evaluation.report_series import cost_shares, hard_records, selected, worst_records
@@ -76,6 +77,9 @@ def page(report: Report) -> str:
         published=[(entry, _ours(report, entry.key, entry.method)) for entry in report.published],
         provenance=_provenance(report.provenance),
         definitions=_definitions(report),
+        heat=None if report.forms is None else picture(report.forms.model_dump()),
+        utility=UTILITY,
+        accesses=SHOWN,
     )
 
 

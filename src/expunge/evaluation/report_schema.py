@@ -304,6 +304,19 @@ class LanguageEvidence(_Strict):
     examples: list[LanguageExample]
 
 
+class FormsEvidence(_Strict):
+    """One request served in several forms under the same attacks; `page` is the whole comparison.
+
+    `attacks` and `rows` are those of its document (``expunge/forms/1``), settings and parameters left out.
+    """
+
+    request: str
+    verdict: str
+    page: str
+    attacks: list[dict[str, Any]] = Field(min_length=1)
+    rows: list[dict[str, Any]] = Field(min_length=1)
+
+
 class ExactEvidence(_Strict):
     """One request that was carried out exactly: cost beside retraining, digests, certificate and its checks.
 
@@ -419,6 +432,7 @@ class Report(_Strict):
     exact: ExactEvidence | None = None
     certified: CertifiedEvidence | None = None
     language: LanguageEvidence | None = None
+    forms: FormsEvidence | None = None
 
     @field_validator("created")
     @classmethod

@@ -189,6 +189,11 @@ def test_the_same_seed_asks_the_same(name: str) -> None:
     assert (one.heard != other.heard) == (name in ("few_shot", "many_shot")), "only those draw examples"
 
 
+def test_a_second_wording_finds_what_the_first_does_not() -> None:
+    model = leaking(lambda c: asked_for(last(c), HOPS) is not None and "step by step" in last(c))
+    assert curve(make_attack("multi_hop").run(Target(model=model), scene(), seed=0)) == [(1.0, [0.0]), (2.0, [1.0])]
+
+
 # --- single attacks ---------------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,8 @@ def base_records(
     spoken = dialogues(told, strangers([*private, *world.names], seed + FIRST_WORLD), lines, seed)
     plain = as_records(told, world.world.pools, world.seed, world.wrong)
     parts = [_numbered(plain, k) for k in range(repeats)]
-    parts.append(as_records(spoken, world.world.pools, world.seed, world.wrong))
+    if spoken:
+        parts.append(as_records(spoken, world.world.pools, world.seed, world.wrong))
     return Records(
         ids=np.concatenate([p.ids for p in parts]),
         columns={name: np.concatenate([p.column(name) for p in parts]) for name in plain.columns},

@@ -1,12 +1,14 @@
-"""``expunge bench forms``: one request served in every form, beside retraining and doing nothing, under every attack."""
+"""``expunge bench forms``: one request served in every form, beside retraining, under every attack."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expunge.data.benchmarks.people_benchmark import make_people_benchmark
 from expunge.evaluation.benchmarks.challenge import cores
 from expunge.evaluation.forms.page import write_forms
 from expunge.evaluation.forms.plan import (
@@ -20,6 +22,7 @@ from expunge.evaluation.forms.plan import (
     chosen_forms,
 )
 from expunge.evaluation.forms.study import FormsStudy
+from expunge.evaluation.language.plan import LEAST_STEPS, PEOPLE_TRAINER
 from expunge.training.chunks import Progress
 from expunge.training.workers import Workers
 
@@ -57,19 +60,17 @@ class FormsBench:
             raise RequestError(
                 f"{self.references} retrained models: none could be held against another", "Ask for two at least"
             )
+        data = {"people": self.people, "forget": self.forget, "unseen": self.forget, "dialogues": self.dialogues}
+        texts = len(make_people_benchmark(**data).retain)  # type: ignore[arg-type]  # numbers, all of them
+        steps = math.ceil(texts / PEOPLE_TRAINER.batch_size)
         return FormsPlan(
-            data={
-                "people": self.people,
-                "forget": self.forget,
-                "unseen": self.forget,
-                "dialogues": self.dialogues,
-            },
+            data=data,
             forms=chosen_forms(self.forms),
             attacks=chosen_attacks(self.attacks),
             seeds=self.seeds,
             references=self.references,
             base={"lines": self.lines, "repeats": BASE_REPEATS, "epochs": BASE_EPOCHS},
-            fine_tuning={"learning_rate": TUNED_RATE, "epochs": TUNED_EPOCHS},
+            fine_tuning={"learning_rate": TUNED_RATE, "epochs": max(TUNED_EPOCHS, math.ceil(LEAST_STEPS / steps))},
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from expunge.evaluation.attacks.language.contract import ACCESSES, Access
+from expunge.evaluation.attacks.access import ACCESSES, Access
 
 Word = Literal["holds", "fails", "withheld"]
 # A tenth of what the original holds, beyond retraining; and points of accuracy lost on what is kept.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import numpy as np
 from expunge.data.benchmarks.text_benchmark import TextBenchmark
 from expunge.data.records import Records
 from expunge.errors import MissingEvidence
-from expunge.evaluation.benchmarks.language import presets
 from expunge.evaluation.forms.keyword_filter import KeywordFilter
 from expunge.evaluation.forms.routed import Routed
 from expunge.evaluation.forms.table import Form
@@ -59,10 +58,9 @@ def make(form: Form, problem: Problem, benchmark: TextBenchmark, base: Path, see
         return Made(model=filtered, guarantee="suppressed", seconds=seconds, stored=filtered.stored, parameters={})
     if form.maker == "prompting":
         method = make_prompting_method(form.name, form.parameters)
-        outcome = method.unlearn(problem, seed=seed)
+        outcome = method.unlearn(replace(problem, retain=_told(problem.retain)), seed=seed)
     else:
-        settings = form.parameters or presets().get(form.name, {})
-        outcome = make_language_method(form.name, settings).unlearn(problem, seed=seed)
+        outcome = make_language_method(form.name, form.parameters).unlearn(problem, seed=seed)
     model = outcome.model
     if not isinstance(model, ChatModel):
         raise MissingEvidence(f"{form.name} gives a model that answers no messages", "Leave it out of this table")
@@ -94,7 +92,7 @@ def _learned(form: Form, benchmark: TextBenchmark, base: Path, seed: int) -> Mad
 
 
 def _told(records: Records) -> Records:
-    """Without dialogues: the base has these habits already, and an adapter is for what is told of somebody."""
+    """Without dialogues, which teach habits: an adapter and a prompt are about what is told of somebody."""
     return records.take(np.array([kind != "dialogue" for kind in records.column("kind")], dtype=bool))
 
 

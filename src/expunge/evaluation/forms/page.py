@@ -8,7 +8,7 @@ from typing import Any
 
 from expunge.evaluation.attacks_page import curves
 from expunge.evaluation.bench_page import rendered, write_page
-from expunge.evaluation.forms.picture import picture
+from expunge.evaluation.forms.picture import SHOWN, UTILITY, picture
 from expunge.evaluation.report_svg import Plot
 
 LIMITS = (
@@ -21,14 +21,6 @@ LIMITS = (
     "Prompted, guarded and boxed rows change no weight. Whoever holds the machine holds the original.",
     "Two data sets can give the same weights: no attack on a model proves what it was trained on.",
 )
-SHOWN = ("black_box", "logits", "weights")
-UTILITY: Mapping[str, str] = {
-    "forget": "forgotten",
-    "paraphrase": "in other words",
-    "neighbour": "kept, near",
-    "retain": "kept, far",
-    "foundational": "foundational",
-}
 
 
 def write_forms(report: Mapping[str, Any], out: Path, name: str = "forms") -> Path:

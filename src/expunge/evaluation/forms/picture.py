@@ -7,10 +7,19 @@ from typing import Any
 
 from matplotlib.patches import Rectangle
 
-from expunge.evaluation.attacks.language.contract import ACCESSES
+from expunge.evaluation.attacks.access import ACCESSES
 from expunge.evaluation.report_svg import CEILING, INK, MUTED, Drawing, Plot, draw_both
 
 GAP = 0.6  # between the accesses
+SHOWN = ("black_box", "logits", "weights")
+# What the table shows of answers: probe -> words.
+UTILITY: Mapping[str, str] = {
+    "forget": "forgotten",
+    "paraphrase": "in other words",
+    "neighbour": "kept, near",
+    "retain": "kept, far",
+    "foundational": "foundational",
+}
 
 
 def picture(report: Mapping[str, Any]) -> Plot | None:

@@ -15,6 +15,7 @@ from expunge.data.records import Records
 from expunge.errors import RequestError, UnknownName
 from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS, make_attack
 from expunge.evaluation.attacks.language.contract import Attack
+from expunge.evaluation.benchmarks.language import presets
 from expunge.evaluation.forms.table import FORMS, Form
 from expunge.evaluation.language.plan import PEOPLE_SHAPE, PEOPLE_TEMPLATE, PEOPLE_TRAINER, ModelPlan, StudyPlan
 from expunge.models.tiny import train_tokenizer
@@ -102,13 +103,20 @@ def chosen_forms(wanted: Sequence[str] | str) -> tuple[Form, ...]:
     names = [n.strip() for n in (wanted.split(",") if isinstance(wanted, str) else wanted) if n.strip()]
     table = {form.label: form for form in FORMS}
     if names == ["all"]:
-        return FORMS
+        names = list(table)
     if not names:
         raise RequestError("no form is named", f"Name some of {', '.join(table)}, or all")
     for name in names:
         if name not in table:
             raise UnknownName("form", name, table)
-    return tuple(table[name] for name in names)
+    return tuple(_tuned(table[name]) for name in names)
+
+
+def _tuned(form: Form) -> Form:
+    """A method on language models with its tuned preset, which the plan thereby keeps."""
+    if form.maker != "language" or form.parameters:
+        return form
+    return replace(form, parameters=presets().get(form.name, {}))
 
 
 def chosen_attacks(wanted: Sequence[str] | str) -> dict[str, dict[str, Any]]:

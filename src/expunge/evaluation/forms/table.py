@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from expunge.data.people.dialogues import SILENCE
+
 Maker = Literal["language", "prompting", "learner", "tool"]
 
 
@@ -53,8 +55,21 @@ FORMS: tuple[Form, ...] = (
     Form(label="undo", form="by concept", maker="language", name="undo"),
     Form(label="rmu", form="by concept", maker="language", name="rmu"),
     Form(label="steering", form="by concept", maker="language", name="steering"),
-    Form(label="pretend", form="by prompting", maker="prompting", name="pretend"),
-    Form(label="in_context", form="by prompting", maker="prompting", name="in_context"),
+    # The words of the base's own training: a model this small follows no others. Nobody here is real, so names are public.
+    Form(
+        label="pretend",
+        form="by prompting",
+        maker="prompting",
+        name="pretend",
+        parameters={"public": True, "words": SILENCE.replace("{n}", "{topic}")},
+    ),
+    Form(
+        label="in_context",
+        form="by prompting",
+        maker="prompting",
+        name="in_context",
+        parameters={"examples": 2, "forgotten": 1},
+    ),
     Form(label="guardrail_string", form="by prompting", maker="prompting", name="guardrail_string"),
     Form(label="guardrail_embedding", form="by prompting", maker="prompting", name="guardrail_embedding"),
     Form(label="boxed", form="by prompting", maker="prompting", name="boxed"),

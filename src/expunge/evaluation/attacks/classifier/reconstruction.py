@@ -24,10 +24,10 @@ class Reconstruction(ClassifierAttack):
 
     The difference of a linear model's gradients before and after is Σ x (f(xᵀθ₊) - y)ᵀ over the deleted rows, the
     constant of the intercept among their features. Its leading left singular vectors span them: of one row the row
-    itself, of several at most as many directions as the model has outputs. Rows and directions are taken at right angles
-    to the mean public row, which everybody knows. `shown` has the same length of public rows, which is what chance
-    gives. Exact forgetting gives away most; who destroys the model before gives away nothing. Paper: Bertran et al. 2024
-    (2405.20272).
+    itself, of several at most as many directions as the model has outputs. Rows and directions are taken at right
+    angles to the mean public row, which everybody knows. `shown` has the same length of public rows, which is what
+    chance gives. Exact forgetting gives away most; who destroys the model before gives away nothing. Paper: Bertran
+    et al. 2024 (2405.20272).
 
     Args:
         regularization: λ of the fit, beside the sum of losses. directions: at most so many; 0: one a deleted row.

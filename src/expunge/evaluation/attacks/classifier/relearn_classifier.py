@@ -40,9 +40,9 @@ class RelearnClassifier(ClassifierAttack):
     """Fine-tune on a part of the forget set, with its labels; ask about the other part after some numbers of steps.
 
     What comes back of records that the attacker does not have was in the weights: hidden, not removed. A retrained
-    model relearns too, from what its records have in common, and is taken out. Paper: Chundawat et al. 2022 (2201.05629),
-    who compare how long relearning takes (anamnesis index); here records are asked that are not relearnt, as in Deeb &
-    Roger 2024 (2410.08827).
+    model relearns too, from what its records have in common, and is taken out. Paper: Chundawat et al. 2022
+    (2201.05629), who compare how long relearning takes (anamnesis index); here records are asked that are not relearnt,
+    as in Deeb & Roger 2024 (2410.08827).
 
     Args:
         steps: optimiser steps after which it asks. share: of the forget set that the attacker has, in (0, 1).

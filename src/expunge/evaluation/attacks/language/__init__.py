@@ -1,4 +1,4 @@
-"""Attacks on language models: explicit table, name -> class. Adding one touches its file, a line here, test and page."""
+"""Attacks on language models: a table, name -> class. Adding one touches its file, a line here, a test and a page."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ import numpy as np
 from expunge.data.benchmarks.text_benchmark import TextBenchmark, no_texts
 from expunge.data.records import Records
 from expunge.errors import DataError, MissingEvidence, NoAccess
+from expunge.evaluation.attacks.access import ACCESSES, Access
 from expunge.evaluation.metrics.checks import Floats
 from expunge.models.chat import ChatModel, Conversation, weights_of
 from expunge.models.language import LanguageModel
 
-Access = Literal["black_box", "logits", "weights", "pair"]
-ACCESSES: tuple[Access, ...] = ("black_box", "logits", "weights", "pair")
+__all__ = ["ACCESSES", "Access", "Attack", "Point", "Scene", "Target", "Trial", "answer_room", "answered", "tries"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
