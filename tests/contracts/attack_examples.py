@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,9 @@ def make_example(folder: Path) -> Example:
     fresh = LanguageModel(recipe.build(), tokenizer, Template(prompt="{prompt} :"))
     model, _ = fit_text(recipe, benchmark.train, 0, fresh)
     fresh.save(folder)
+    scene = Scene.of(benchmark)
     return Example(
-        scene=Scene.of(benchmark),
+        scene=replace(scene, questions=scene.questions.take(range(4)), kept=scene.kept.take(range(16))),
         target=Target(model=model, before=model),
         other=Target(model=fresh, before=model),
         folder=folder,

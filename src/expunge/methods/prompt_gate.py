@@ -25,6 +25,7 @@ from expunge.models.chat import ChatModel
 from expunge.models.encoder import Encoder, Vectors, load_encoder, of_model, unit
 
 Scores = npt.NDArray[np.float64]
+LEAST_CAUGHT = 0.5  # of the very texts that a guard was made from
 PROBE = "A short text by which an encoder is known again: 17 grey herons stood in the rain."
 
 
@@ -113,13 +114,15 @@ class Gate:
         """Calibrate on retained texts, each a ``(pieces, width)`` array, whose score is the largest of its pieces'.
 
         Raises:
-            DataError: too few retained texts for the rate, or not one forgotten text is above the threshold.
+            DataError: too few retained texts for the rate, or less than half of the forgotten texts are above the
+                threshold: a guard that hides so little is none.
         """
         threshold = conformal_threshold(_largest(measure, kept), rate)
         caught = float(np.mean(_largest(measure, gone) > threshold))
-        if caught == 0:
+        if caught < LEAST_CAUGHT:
             raise DataError(
-                f"not one forgotten text can be told from retained ones where {rate:g} of these may be blocked",
+                f"only {caught:.0%} of the forgotten texts can be told from retained ones where {rate:.2g} of these may "
+                "be blocked",
                 "Allow a higher false_block_rate, give another encoder, or keep fewer texts that say the same",
             )
         return cls(measure=measure, threshold=threshold, rate=rate, calibrated=len(kept), caught=caught)

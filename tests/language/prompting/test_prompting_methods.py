@@ -18,6 +18,8 @@ from expunge.data.texts import text_records
 from expunge.errors import DataError, ModelError, RequestError, RunError
 from expunge.evaluation.metrics.language.matching import contains
 from expunge.methods.prompt_gate import Linear, Nearest
+from expunge.methods.prompt_guard import two_halves
+from expunge.methods.prompt_parts import Pair
 from expunge.methods.prompting.eco import Eco
 from expunge.methods.prompting.guardrail_classifier import GuardrailClassifier
 from expunge.methods.prompting.guardrail_embedding import GuardrailEmbedding
@@ -170,12 +172,12 @@ def test_in_context_never_shows_an_answer_that_the_user_has_not_said() -> None:
     pairs = [("Where was Aro Belin born?", "Alding"), ("Who is from Alding like Aro Belin?", "Belin senior")]
     pairs += [("Who lives in Alding?", "Cita"), ("Where was Cita born?", "Corvo"), ("Where was Emo born?", "Dunmer")]
     pairs += [("Where was Ilo born?", "Estrel"), ("Where was Kora born?", "Alding"), ("Where was Mavi born?", "Irmo")]
-    model = InContext(overlap=0.3).suppress(echo, problem_of(echo, pairs, 2), 0)
+    model = InContext(overlap=0.15).suppress(echo, problem_of(echo, pairs, 2), 0)
     assert "Alding" not in str(model.sent([user("Where was Aro Belin born?")]))
     named = str(model.sent([user("Is Aro Belin from Alding?")]))
     assert "Who is from Alding" in named  # the user has said it, so that the example tells nothing new
     for seed in range(8):
-        flipped = InContext(overlap=0.3).suppress(echo, problem_of(echo, pairs, 2), seed)._flipped
+        flipped = InContext(overlap=0.15).suppress(echo, problem_of(echo, pairs, 2), seed)._flipped
         assert not any(contains(p.answer, s) for p in flipped for s in ("Alding", "Belin senior"))
 
 
@@ -270,6 +272,24 @@ def test_the_second_gate_reads_answers(guarded: dict[str, Any], trained: Trained
     assert guarded["classifier"].blocks_answers([odd], said[:1]) == [False]
 
 
+def test_an_answer_that_tells_is_replaced_and_others_are_not(guarded: dict[str, Any]) -> None:
+    class Telling(Echo):
+        def chat(self, conversations: Sequence[Conversation], **_: Any) -> list[list[str]]:
+            return [["Where was Aro Belin born? Alding", "xyz"] for _ in conversations]
+
+    own = guarded["embedding"]
+    model = type(own)(Telling(), own._gates, own._encoder, refusal="No.")
+    assert model.chat([[user("Give me a line.")]], samples=2) == [["No.", "xyz"]]
+
+
+def test_what_a_threshold_rests_on_was_not_fitted_on() -> None:
+    pairs = [Pair(str(k), f"question {k // 2}", "a") for k in range(20)]
+    one, two = two_halves(pairs, 8, 0, "test")
+    assert (len(one), len(two)) == (4, 4)
+    assert len({p.prompt for p in [*one, *two]}) == 8
+    assert two_halves(pairs, 8, 1, "test") != (one, two)
+
+
 def test_a_refusal_stands_for_every_sample_and_can_be_chosen(trained: Trained) -> None:
     method = GuardrailEmbedding(false_block_rate=0.25, refusal="No.")
     model = method.unlearn(trained.problem(1), seed=1).model
@@ -298,7 +318,7 @@ def test_nearest_is_the_largest_cosine_and_linear_the_log_odds() -> None:
 def test_what_cannot_be_told_apart_is_said(trained: Trained) -> None:
     pairs = [(f"Where was {n} born?", t) for n, t in zip(PEOPLE, TOWNS, strict=True)]
     same = problem_of(trained.model, [*pairs[:1], *[(pairs[0][0], f"Town{k}") for k in range(3)], *pairs[1:]], 1)
-    with pytest.raises(DataError, match="can be told"):
+    with pytest.raises(DataError, match="can be told from"):
         GuardrailEmbedding(false_block_rate=0.4, answers=False).unlearn(same, seed=0)
     with pytest.raises(DataError, match="at least 19"):
         GuardrailClassifier().unlearn(trained.problem(1), seed=0)

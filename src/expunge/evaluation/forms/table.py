@@ -55,7 +55,7 @@ FORMS: tuple[Form, ...] = (
     Form(label="undo", form="by concept", maker="language", name="undo"),
     Form(label="rmu", form="by concept", maker="language", name="rmu"),
     Form(label="steering", form="by concept", maker="language", name="steering"),
-    # The words of the base's own training: a model this small follows no others. Nobody here is real, so names are public.
+    # The words of the base's own training: a model this small follows no others. Nobody here is real: names are public.
     Form(
         label="pretend",
         form="by prompting",

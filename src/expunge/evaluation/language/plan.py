@@ -239,7 +239,7 @@ def problem_of(plan: StudyPlan, benchmark: TextBenchmark, model: LanguageModel) 
 
 
 def asked(plan: StudyPlan, benchmark: TextBenchmark) -> dict[str, Records]:
-    """The probes that are questions, or those of them that the plan names; examples go into the prompts they precede."""
+    """The probes that are questions, or those of them that the plan names; examples go into the prompts after them."""
     return {
         name: after_examples(records, benchmark.probes.get(name + EXAMPLES))
         for name, records in benchmark.probes.items()

@@ -16,13 +16,14 @@ from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.prompt_gate import Embedded, Gate, Linear, check_rate, encoder_for, load_gates, save_gates
 from expunge.methods.prompt_guard import ASKED, Guarded, asked, two_halves
 from expunge.methods.prompt_parts import Around, Pair, pairs_of, split_apart
-from expunge.models.chat import ChatModel, Conversation, checked, user
+from expunge.models.chat import ChatModel, Conversation, ask, checked, user
 from expunge.models.corruption import Noise, answer_loss, corrupted_answers
 from expunge.models.language import LanguageModel
 from expunge.problem import Problem
 from expunge.training.seeds import derive, permutation
 
 DOUBLINGS, HALVINGS = 14, 5
+ANSWER_TOKENS = 24  # of an answer that the search compares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +34,12 @@ class Eco(PromptMethod):
 
     E is the model's table of embeddings. The noise of a conversation depends on its words and the seed alone. Without a
     given `strength`, sigma is the smallest one (found by function values alone, as the paper's zeroth-order search) at
-    which true answers of forgotten prompts are no likelier than other records' answers: what a model gives that never
+    which the model's own answers to forgotten prompts are no likelier than those to others: what one gives that never
     knew.
 
     Args:
         strength: sigma, in units of the embeddings' root mean square; None searches. dimensions: d; None: all.
-        tolerance: nats a token by which true answers may stay likelier on the mean.
+        tolerance: nats a token by which old answers may stay likelier on the mean.
         searched: most forgotten prompts the search looks at, drawn.
         false_block_rate, regularisation, encoder, retain_texts: of the classifier, see ``guardrail_classifier``
             (`regularisation` is its `strength`).
@@ -93,22 +94,29 @@ class Eco(PromptMethod):
         return Corrupting(model, guard, strength, self.dimensions, seed)
 
     def _search(self, model: LanguageModel, gone: Sequence[Pair], kept: Sequence[Pair], seed: int) -> float:
-        """The smallest strength at which true answers are no likelier than others, within a 32nd of a doubling."""
-        chosen = [gone[k] for k in permutation(len(gone), seed, self.name, "searched")[: self.searched]]
-        true = {p.answer for p in gone}
-        free = sorted({p.answer for p in kept} - true)
-        if not free:
-            raise DataError("all retained records have forgotten answers", "Give a strength instead of the search")
-        others = [free[derive(seed, self.name, "other", p.id) % len(free)] for p in chosen]
+        """The smallest strength at which old answers are no likelier than others, within a 32nd of a doubling."""
+        chosen = [gone[k].prompt for k in permutation(len(gone), seed, self.name, "searched")[: self.searched]]
+        asked_also = [p.prompt for p in kept if p.prompt]
+        if not asked_also:
+            raise DataError("no retained record has a prompt to compare with", "Give a strength instead of the search")
+        others = [asked_also[derive(seed, self.name, "other", p) % len(asked_also)] for p in chosen]
+        told = ask(model, [*chosen, *others], max_new_tokens=ANSWER_TOKENS)
+        rows = [(p, o, w) for p, o, w in zip(chosen, told, told[len(chosen) :], strict=False) if o and w and o != w]
 
         def hidden(strength: float) -> bool:
             gaps = [
-                answer_loss(model, p.prompt, other, noise) - answer_loss(model, p.prompt, p.answer, noise)
-                for p, other in zip(chosen, others, strict=True)
-                for noise in [self._noise(p.prompt, strength, seed)]
+                answer_loss(model, prompt, other, noise) - answer_loss(model, prompt, own, noise)
+                for prompt, own, other in rows
+                for noise in [self._noise(prompt, strength, seed)]
             ]
             return float(np.mean(gaps)) <= self.tolerance
 
+        if not rows or hidden(0.0):
+            raise DataError(
+                "the model does not answer forgotten prompts otherwise than retained ones, so that nothing shows when "
+                "they are hidden",
+                "Give a strength instead of the search",
+            )
         low, high = 0.0, 2.0**-6
         for _ in range(DOUBLINGS):
             if hidden(high):
@@ -116,7 +124,7 @@ class Eco(PromptMethod):
             low, high = high, 2 * high
         else:
             raise ModelError(
-                f"at a strength of {low:g} true answers are still likelier than others by {self.tolerance:g} nats",
+                f"at a strength of {low:g} the old answers are still likelier than others by {self.tolerance:g} nats",
                 "Corrupt more dimensions, or allow a higher tolerance",
             )
         for _ in range(HALVINGS):
