@@ -20,6 +20,10 @@ ORDER = (
     "requests",
     "language",
     "people",
+    "forms",
+    "planner",
+    "boxed",
+    "filters",
     "concept-requests",
     "tutorials",
     "methods",
@@ -54,6 +58,16 @@ def methods() -> str:
         for name, m in sorted(METHODS.items(), key=place)
     ]
     return _table(("method", "what it does", "form", "kind", "strongest guarantee", "needs", "paper"), rows)
+
+
+def prompting_methods() -> str:
+    from expunge.methods import PROMPTING_METHODS
+
+    rows = [
+        (_link(name), m.summary, m.guarantee.word, _words(m.needs), "yes" if m.in_prompt else "no", m.paper)
+        for name, m in PROMPTING_METHODS.items()
+    ]
+    return _table(("method", "what it does", "guarantee", "needs", "tells the model something", "paper"), rows)
 
 
 def language_methods() -> str:
@@ -147,6 +161,7 @@ def public_names() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "language-methods": language_methods,
+    "prompting-methods": prompting_methods,
     "methods": methods,
     "learners": learners,
     "metrics": metrics,
@@ -314,6 +329,46 @@ def measured_language(name: str) -> str:
     return _table(("method", *document["columns"], "seconds", "/ retraining"), rows) + made
 
 
+def measured_forms(table: str) -> str:
+    """``table`` (answers, cost and verdicts) or ``recovery`` of `expunge bench forms`, as kept in docs/results."""
+    file = Path(__file__).with_name("results") / "forms.json"
+    if not file.exists():
+        return "Not measured."
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    good = [row for row in kept["rows"] if row["status"] == "ok"]
+
+    def share(row: dict[str, Any], probe: str) -> str:
+        m = row["measurements"].get(probe)
+        return "–" if m is None or m["status"] != "scored" else f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]"
+
+    def recovered(curve: dict[str, Any]) -> str:
+        if curve["status"] != "ok":
+            return "withheld"
+        m = curve["headline"]["recovery"]
+        return "unscored" if m["status"] != "scored" else f"{m['value']:.2f} [{m['low']:.2f}, {m['high']:.2f}]"
+
+    if table == "recovery":
+        head = ("attack", "access", *(row["label"].replace("_", " ") for row in good))
+        lines = [
+            (f"[{a['name'].replace('_', ' ')}](attacks/{a['name']}.md)", a["access"].replace("_", " "),
+             *(recovered(row["attacks"][a["name"]]) for row in good))
+            for a in kept["attacks"]
+        ]  # fmt: skip
+        return _table(head, lines)
+    access = ("black_box", "logits", "weights")
+    head = ("row", "form", "guarantee", "forgotten", "near", "far", "seconds", "kept for it", "time to answer",
+            *(f"against {a.replace('_', ' ')}" for a in access))  # fmt: skip
+    lines = [
+        (row["label"].replace("_", " "), row["form"], row["guarantee"],
+         *(share(row, p) for p in ("forget", "neighbour", "retain")), f"{row['seconds']:.2g}",
+         f"{row['stored_bytes'] / 1024:.0f} KiB", f"{row['latency']:.2f}×", *(row["verdict"][a]["word"] for a in access))
+        for row in good
+    ]  # fmt: skip
+    versions = ", ".join(f"{k} {v}" for k, v in kept["versions"].items() if k in ("expunge", "torch", "transformers"))
+    made = f"\n\nMade by `{kept['command']}` with {versions}; {kept['references']} retrained models."
+    return _table(head, lines) + made
+
+
 def measured_exact(name: str) -> str:
     """Speed-ups and accuracy over shards and requests, from docs/results/NAME.json."""
     from expunge.evaluation.metrics.intervals import wilson
@@ -379,6 +434,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         r"<!-- measured-certified:([a-z-]+):(\d) -->", lambda mark: measured_certified(mark[1], int(mark[2])), markdown
     )
     markdown = re.sub(r"<!-- measured-language:([a-z-]+) -->", lambda mark: measured_language(mark[1]), markdown)
+    markdown = re.sub(r"<!-- measured-forms:([a-z]+) -->", lambda mark: measured_forms(mark[1]), markdown)
     return re.sub(r"<!-- generated: ([a-z-]+) -->", lambda mark: TABLES[mark[1]](), markdown)
 
 

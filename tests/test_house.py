@@ -132,25 +132,29 @@ def test_every_method_on_language_models_has_a_page() -> None:
 
 
 def test_every_page_of_a_method_has_its_method() -> None:
-    from expunge.methods import LANGUAGE_METHODS, LEARNERS, METHODS
+    from expunge.methods import LANGUAGE_METHODS, LEARNERS, METHODS, PROMPTING_METHODS
 
+    assert [n for n in PROMPTING_METHODS if f"methods/{n}.md" not in written_pages()] == []
     stems = {p.stem for p in (DOCS / "methods").glob("*.md")} - {"index"}
-    assert stems <= {*METHODS, *LEARNERS, *LANGUAGE_METHODS, "chain", "challenge-recipes"}
+    assert stems <= {*METHODS, *LEARNERS, *LANGUAGE_METHODS, *PROMPTING_METHODS, "chain", "challenge-recipes"}
 
 
 def test_every_metric_and_attack_has_a_page() -> None:
     from expunge.evaluation.attacks import ATTACKS
+    from expunge.evaluation.attacks.classifier import CLASSIFIER_ATTACKS
+    from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS
     from expunge.evaluation.metrics import METRICS
 
     written = written_pages()
     pages = {*written, *hooks().pages_from_docstrings(written)}
+    assert [n for n in (*LANGUAGE_ATTACKS, *CLASSIFIER_ATTACKS) if f"attacks/{n}.md" not in pages] == []
     for folder, table in (("metrics", METRICS), ("attacks", ATTACKS)):
         for name, entry in table.items():
             assert f"{folder}/{name}.md" in pages
             assert entry.function.__doc__, f"the page of {name} is made from its docstring, and there is none"
 
 
-@pytest.mark.parametrize("table", ["methods", "learners", "metrics", "attacks", "datasets", "request-fields"])
+@pytest.mark.parametrize("table", ["methods", "learners", "metrics", "attacks", "language-attacks", "prompting-methods", "datasets", "request-fields"])
 def test_generated_tables_hold_every_entry_in_whole_rows(table: str) -> None:
     head, rule, *rows = hooks().TABLES[table]().splitlines()
     assert rows

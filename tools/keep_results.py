@@ -4,6 +4,7 @@
     python tools/keep_results.py runs/exact docs/results/exact-digits.json
     python tools/keep_results.py runs/certified docs/results/certified.json
     python tools/keep_results.py runs/people docs/results/people.json
+    python tools/keep_results.py runs/forms docs/results/forms.json
 
 The docs show numbers from this file and from nowhere else; the whole report is made again by the command in it.
 """
@@ -116,8 +117,51 @@ def keep_language(report: dict[str, Any], target: Path) -> None:
     target.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+FORMS = ("label", "form", "kind", "method", "status", "reason", "guarantee", "seconds", "stored_bytes", "latency")
+
+
+def keep_forms(report: dict[str, Any], target: Path) -> None:
+    """The document of `expunge bench forms`, every curve and verdict in it, without what can be computed again."""
+
+    def number(value: Any) -> Any:
+        return round(value, 5) if isinstance(value, float) else value
+
+    def measured(m: dict[str, Any]) -> dict[str, Any]:
+        names = ("status", "value", "low", "high", "n", "unit_of_n", "reason")
+        return {k: number(m[k]) for k in names if k in m}
+
+    def point(p: dict[str, Any]) -> dict[str, Any]:
+        found = {k: number(p[k]) for k in ("cost", "found", "original")}
+        return {**found, "retrained": [number(r) for r in p["retrained"]], "recovery": measured(p["recovery"])}
+
+    def attacked(curve: dict[str, Any]) -> dict[str, Any]:
+        if curve["status"] != "ok":
+            return curve
+        points = [point(p) for p in curve["curve"]]
+        return {"status": "ok", "unit": curve["unit"], "curve": points, "headline": point(curve["headline"])}
+
+    rows = []
+    for row in report["rows"]:
+        kept = {k: number(row[k]) for k in FORMS if k in row}
+        if row["status"] == "ok":
+            kept["measurements"] = {name: measured(m) for name, m in row["measurements"].items()}
+            kept["attacks"] = {name: attacked(curve) for name, curve in row["attacks"].items()}
+            kept["verdict"] = row["verdict"]
+        rows.append(kept)
+    document = {
+        **{k: report[k] for k in ("schema", "command", "benchmark", "references", "retrain_seconds", "attacks")},
+        "versions": report["environment"],
+        "rows": rows,
+    }
+    target.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Read a run folder, write the slim table."""
+    forms = Path(sys.argv[1]) / "forms.json"
+    if forms.exists():
+        keep_forms(json.loads(forms.read_text(encoding="utf-8")), Path(sys.argv[2]))
+        return
     language = Path(sys.argv[1]) / "language.json"
     if language.exists():
         keep_language(json.loads(language.read_text(encoding="utf-8")), Path(sys.argv[2]))

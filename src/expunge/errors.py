@@ -10,7 +10,8 @@ ExpungeError
 │   ├── OverlappingSets
 │   └── NonFiniteData
 ├── ModelError                the model does not fit the records or the method
-│   └── MissingRole           the method names a part (convolutions, a head) that the architecture lacks
+│   ├── MissingRole           the method names a part (convolutions, a head) that the architecture lacks
+│   └── ContextTooLong        a conversation is longer than the model reads at once
 ├── MissingEvidence           something the run needs was not kept: recipe, checkpoints, batch log
 │   └── MissingReference      a metric was asked without the reference it compares with
 ├── NonFiniteLoss             training or unlearning diverged
@@ -123,6 +124,10 @@ class MissingRole(ModelError):
             f"{method} edits {role}, and {architecture} has none",
             "Choose a method without that role (`expunge methods` lists what each one needs)",
         )
+
+
+class ContextTooLong(ModelError):
+    """A conversation and the room for its answer are more tokens than the model reads at once."""
 
 
 class MissingEvidence(ExpungeError):

@@ -290,8 +290,11 @@ def test_one_deleted_row_lies_in_the_direction_that_two_exact_models_give_away()
     before = exact_fit(rows(slice(0, 300)), start)
     after = exact_fit(rows(slice(1, 300)), start)
 
-    # With the retained rows for public ones the equation holds to the last digit.
-    scene = ClassifierScene(forget=rows(slice(0, 1)), holdout=rows(slice(1, 300)), retain=rows(slice(1, 300)))
+    # With the retained rows for public ones, each there twice, the equation holds to the last digit.
+    kept = rows(slice(1, 300))
+    twice = {name: np.concatenate([kept.column(name)] * 2) for name in ("x", "y")}
+    public = Records(ids=[f"p{k}" for k in range(2 * len(kept))], columns=twice)
+    scene = ClassifierScene(forget=rows(slice(0, 1)), holdout=public, retain=kept)
     attack = make_classifier_attack("reconstruction", {"regularization": 0.5})
     pair = ClassifierTarget(model=linear_model(after), before=linear_model(before))
     trial = attack.run(pair, scene, seed=0)

@@ -121,8 +121,8 @@ class Gate:
         caught = float(np.mean(_largest(measure, gone) > threshold))
         if caught < LEAST_CAUGHT:
             raise DataError(
-                f"only {caught:.0%} of the forgotten texts can be told from retained ones where {rate:.2g} of these may "
-                "be blocked",
+                f"only {caught:.0%} of the forgotten texts can be told from retained ones where {rate:.2g} of these "
+                "may be blocked",
                 "Allow a higher false_block_rate, give another encoder, or keep fewer texts that say the same",
             )
         return cls(measure=measure, threshold=threshold, rate=rate, calibrated=len(kept), caught=caught)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from expunge.data.records import Records
-from expunge.errors import ModelError, RequestError
+from expunge.errors import ContextTooLong, ModelError, RequestError
 from expunge.models.chat import Conversation, checked
 from expunge.models.classifier import state_digest
 from expunge.models.packing import own_attention
@@ -214,13 +214,13 @@ class LanguageModel:
         """Answers to conversations; see `expunge.models.chat.ChatModel`.
 
         Raises:
-            RequestError: not a conversation. ModelError: one is longer than the model reads at once.
+            RequestError: not a conversation. ContextTooLong: one is longer than the model reads at once.
         """
         texts = [self.template.conversation_text(self.tokenizer, checked(c)) for c in conversations]
         if self.context is not None and texts:
             longest = max(map(len, self.tokenizer(texts, add_special_tokens=False)["input_ids"]))
             if longest + max_new_tokens > self.context:
-                raise ModelError(
+                raise ContextTooLong(
                     f"a conversation of {longest} tokens and {max_new_tokens} of the answer do not fit into the "
                     f"{self.context} that the model reads at once",
                     "Shorten it, or ask for a shorter answer",

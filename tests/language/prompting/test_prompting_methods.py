@@ -389,7 +389,7 @@ def test_only_the_words_of_the_user_are_corrupted(trained: Trained) -> None:
     assert float(big.std()) == pytest.approx(1.5, rel=0.02)
 
 
-def test_eco_searches_the_smallest_strength_that_hides_the_answers(trained: Trained) -> None:
+def test_eco_searches_a_strength_that_hides_the_answers(trained: Trained) -> None:
     problem = trained.problem(1)
     model = Eco(false_block_rate=0.2).unlearn(problem, seed=1).model
     prompts, answers = ([str(v) for v in problem.forget.column(c)] for c in ("prompt", "answer"))

@@ -34,8 +34,7 @@ class Eco(PromptMethod):
 
     E is the model's table of embeddings. The noise of a conversation depends on its words and the seed alone. Without a
     given `strength`, sigma is the smallest one (found by function values alone, as the paper's zeroth-order search) at
-    which the model's own answers to forgotten prompts are no likelier than those to others: what one gives that never
-    knew.
+    which the model's old answers to forgotten prompts are as likely after retained prompts that are corrupted alike.
 
     Args:
         strength: sigma, in units of the embeddings' root mean square; None searches. dimensions: d; None: all.
@@ -47,7 +46,7 @@ class Eco(PromptMethod):
     This differs from the authors' code in
     1. a linear classifier on embeddings for a fine-tuned RoBERTa, with a conformal threshold; 2. all tokens that the
     user writes are corrupted, where a named-entity tagger chooses some; 3. the search: doubling, then halving, towards
-    equal likelihood of true and other answers, for a gradient estimated from two values towards a guessed metric.
+    an answer that is as likely elsewhere, for a gradient estimated from two values towards a guessed metric.
     """
 
     name: ClassVar[str] = "eco"
@@ -94,26 +93,26 @@ class Eco(PromptMethod):
         return Corrupting(model, guard, strength, self.dimensions, seed)
 
     def _search(self, model: LanguageModel, gone: Sequence[Pair], kept: Sequence[Pair], seed: int) -> float:
-        """The smallest strength at which old answers are no likelier than others, within a 32nd of a doubling."""
+        """The smallest strength at which old answers are no likelier than elsewhere, within a 32nd of a doubling."""
         chosen = [gone[k].prompt for k in permutation(len(gone), seed, self.name, "searched")[: self.searched]]
         asked_also = [p.prompt for p in kept if p.prompt]
         if not asked_also:
             raise DataError("no retained record has a prompt to compare with", "Give a strength instead of the search")
         others = [asked_also[derive(seed, self.name, "other", p) % len(asked_also)] for p in chosen]
-        told = ask(model, [*chosen, *others], max_new_tokens=ANSWER_TOKENS)
-        rows = [(p, o, w) for p, o, w in zip(chosen, told, told[len(chosen) :], strict=False) if o and w and o != w]
+        told = ask(model, chosen, max_new_tokens=ANSWER_TOKENS)
+        rows = [row for row in zip(chosen, others, told, strict=True) if row[2]]
 
         def hidden(strength: float) -> bool:
             gaps = [
-                answer_loss(model, prompt, other, noise) - answer_loss(model, prompt, own, noise)
-                for prompt, own, other in rows
-                for noise in [self._noise(prompt, strength, seed)]
+                answer_loss(model, other, answer, self._noise(other, strength, seed))
+                - answer_loss(model, prompt, answer, self._noise(prompt, strength, seed))
+                for prompt, other, answer in rows
             ]
             return float(np.mean(gaps)) <= self.tolerance
 
         if not rows or hidden(0.0):
             raise DataError(
-                "the model does not answer forgotten prompts otherwise than retained ones, so that nothing shows when "
+                "the model's answers to forgotten prompts are as likely after retained ones, so that nothing shows when "
                 "they are hidden",
                 "Give a strength instead of the search",
             )
@@ -124,7 +123,7 @@ class Eco(PromptMethod):
             low, high = high, 2 * high
         else:
             raise ModelError(
-                f"at a strength of {low:g} the old answers are still likelier than others by {self.tolerance:g} nats",
+                f"at a strength of {low:g} the old answers are still likelier than elsewhere by {self.tolerance:g} nats",
                 "Corrupt more dimensions, or allow a higher tolerance",
             )
         for _ in range(HALVINGS):

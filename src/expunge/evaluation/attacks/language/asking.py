@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from expunge.data.records import Records
-from expunge.errors import MissingEvidence, ModelError
+from expunge.errors import ContextTooLong, MissingEvidence
 from expunge.evaluation.attacks.language.contract import Attack, Target, Trial, answer_room
 from expunge.evaluation.metrics.checks import Floats
 from expunge.evaluation.metrics.language.matching import contains
 from expunge.models.chat import Conversation, Message, user, weights_of
-from expunge.models.language import LanguageModel
 
 Reader = Callable[[str, str], bool]  # (what the model said, the true answer) -> whether it is in there
 TALK = 32  # tokens that a model may chat around an answer
@@ -107,9 +106,7 @@ class Interview:
             return []
         try:
             return [said[0] for said in self.target.model.chat(conversations, max_new_tokens=new)]
-        except ModelError:
-            if isinstance(self.target.model, LanguageModel):
-                raise  # its length was counted before: this is something else
+        except ContextTooLong:
             if len(conversations) == 1:
                 return [None]
         half = len(conversations) // 2
