@@ -361,7 +361,8 @@ def measured_forms(table: str) -> str:
     lines = [
         (row["label"].replace("_", " "), row["form"], row["guarantee"],
          *(share(row, p) for p in ("forget", "neighbour", "retain")), f"{row['seconds']:.2g}",
-         f"{row['stored_bytes'] / 1024:.0f} KiB", f"{row['latency']:.2f}×", *(row["verdict"][a]["word"] for a in access))
+         f"{row['stored_bytes'] / 1024:.0f} KiB", f"{row['latency']:.2f}×",
+         *(row["verdict"][a]["word"] for a in access))
         for row in good
     ]  # fmt: skip
     versions = ", ".join(f"{k} {v}" for k, v in kept["versions"].items() if k in ("expunge", "torch", "transformers"))

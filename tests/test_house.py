@@ -154,7 +154,19 @@ def test_every_metric_and_attack_has_a_page() -> None:
             assert entry.function.__doc__, f"the page of {name} is made from its docstring, and there is none"
 
 
-@pytest.mark.parametrize("table", ["methods", "learners", "metrics", "attacks", "language-attacks", "prompting-methods", "datasets", "request-fields"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "methods",
+        "learners",
+        "metrics",
+        "attacks",
+        "language-attacks",
+        "prompting-methods",
+        "datasets",
+        "request-fields",
+    ],
+)
 def test_generated_tables_hold_every_entry_in_whole_rows(table: str) -> None:
     head, rule, *rows = hooks().TABLES[table]().splitlines()
     assert rows

@@ -137,6 +137,6 @@ def test_the_right_rules_of_many_are_called_up(tmp_path: Path, count: int) -> No
     write(path, {"id": "a", "rules": rules})
     now = RuleBook(path, key=KEY).current()
     for k in range(count):
-        found = now.forbidden(f"Who lives in {place[k]}?")
+        found = now.called(f"Who lives in {place[k]}?").forbidden
         assert [any(m.holds(person[j]) for m in found) for j in range(count)] == [j == k for j in range(count)]
-        assert now.forbidden(f"I know {place[k]}.") == ()
+        assert now.called(f"I know {place[k]}.").forbidden == ()

@@ -8,6 +8,7 @@ an answer off within a phrase does not carry its first half past the filter.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -31,6 +32,7 @@ class End:
 
 
 LONGEST_PIECE = 16
+LONG = 4000  # characters
 _PIECE = re.compile(rf"\s*(?:\S{{{LONGEST_PIECE}}}|\S+(?=\s))")
 
 
@@ -197,6 +199,8 @@ def _push(sieves: Sequence[Sieve], text: str, cut: Cut) -> str:
 
 async def _told(box: Box, turn: Turn, cut: Cut) -> AsyncGenerator[str, None]:
     """What workers and composer say."""
+    if len(turn.everything) > LONG:  # looked up beside the loop that serves the others
+        await asyncio.to_thread(lambda: (turn.called, turn.called_last))
     names = await run(box, box.settings.router.route(turn))
     said = [box.settings.workers[name].answer(turn) for name in names]
     asks = [one for one in said if isinstance(one, Ask)]

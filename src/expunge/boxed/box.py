@@ -106,7 +106,7 @@ class Box:
         return tuple(
             where
             for where, part in self.settings.parts()
-            if any(rules.told_in(text) or rules.asked(text) for text in part.instructions())
+            if any(rules.told_in(text) or rules.called(text).asked for text in part.instructions())
         )
 
     # --- whole answers, many at once ---------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ class Box:
 
     def look_ahead(self, turn: Turn) -> int:
         """Tokens that the filter reads beyond the end of an answer that is cut off: enough for the longest phrase."""
-        longest = max((m.longest for m in turn.forbidden), default=0)
+        longest = max((m.longest for m in turn.called.forbidden), default=0)
         return min(self.settings.outline.limits.look_ahead, longest // 6)
 
     async def close(self) -> None:

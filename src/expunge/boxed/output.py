@@ -55,7 +55,7 @@ class RuleFilter(OutputFilter):
         return self._sieve(turn) if self.on_find == "replace" else None
 
     def _sieve(self, turn: Turn) -> Sieve:
-        found = turn.rules.forbidden(turn.question) if self.reads == "last" else turn.forbidden
+        found = (turn.called_last if self.reads == "last" else turn.called).forbidden
         return StreamFilter(found, self.replacement) if found else Open()
 
 

@@ -18,8 +18,7 @@ from expunge.models.chat import Conversation, Message
 from expunge.request import Strict
 
 if TYPE_CHECKING:
-    from expunge.boxed.matching import Matchers
-    from expunge.boxed.rules import Rules
+    from expunge.boxed.rules import Called, Rules
 
 T = TypeVar("T")
 
@@ -82,9 +81,14 @@ class Turn:
         return "\n".join(m["content"] for m in self.conversation)
 
     @cached_property
-    def forbidden(self) -> Matchers:
-        """What finds all that an answer in this conversation must not hold."""
-        return self.rules.forbidden(self.everything)
+    def called(self) -> Called:
+        """What the conversation calls up."""
+        return self.rules.called(self.everything)
+
+    @cached_property
+    def called_last(self) -> Called:
+        """What the last message alone calls up."""
+        return self.rules.called(self.question) if len(self.conversation) > 1 else self.called
 
 
 class Sieve(Protocol):

@@ -28,8 +28,8 @@ def form_of(question: str) -> Form:
     return "task" if text.endswith((".", "!", ":", ";")) or not text else "completion"
 
 
-def _reads(turn: Turn, how: str) -> str:
-    return turn.question if how == "last" else turn.everything
+def _named(turn: Turn, reads: str) -> bool:
+    return (turn.called_last if reads == "last" else turn.called).asked
 
 
 class RuleRouter(Router):
@@ -49,7 +49,7 @@ class RuleRouter(Router):
     reads: Literal["conversation", "last"] = "conversation"
 
     def route(self, turn: Turn) -> Steps[tuple[str, ...]]:
-        if turn.rules.asked(_reads(turn, self.reads)):
+        if _named(turn, self.reads):
             return no_steps(self.marked)
         return no_steps(self.forms.get(form_of(turn.question), self.otherwise))
 
@@ -76,7 +76,7 @@ class ClassifierRouter(Router):
     reads: Literal["conversation", "last"] = "conversation"
 
     def route(self, turn: Turn) -> Steps[tuple[str, ...]]:
-        named = turn.rules.asked(_reads(turn, self.reads))
+        named = _named(turn, self.reads)
         marked = named or turn.rules.classifier("question").score(turn.question) >= self.threshold
         return no_steps(self.marked if marked else self.otherwise)
 
@@ -115,7 +115,7 @@ class ModelRouter(Router):
             conversation=(system(told), user(turn.question)),
             sampling=turn.sampling.greedy(self.max_new_tokens),
         )
-        if turn.rules.asked(_reads(turn, self.reads)):
+        if _named(turn, self.reads):
             return self.marked
         heard = re.findall(r"\w+", said.lower())
         return next((self.words[w] for w in heard if w in self.words), self.otherwise)

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from expunge.boxed.classifier import Classifier, Lesson, fit_classifier
-from expunge.boxed.matching import Conjunction, Matchers, Tree, holds, matchers_of
+from expunge.boxed.matching import Conjunction, Matchers, Questions, holds, matchers_of
 from expunge.boxed.requests import Requests, Rule, SuppressionRequest
 from expunge.errors import RequestError
 from expunge.filters.stream import filter_text
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Called:
+    """Args:
+    asked: whether some request wants the question left unanswered. forbidden: what finds all that an answer must not
+        hold; empty where that is nothing.
+    """
+
+    asked: bool
+    forbidden: Matchers
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -26,17 +37,17 @@ class Rules:
     until: datetime | None
     digest: str
     _answers: Matchers
-    _questions: Tree
+    _questions: Questions
     _all_answers: Matchers
     _classifiers: Mapping[str, Classifier]
 
-    def asked(self, text: str) -> bool:
-        """Whether a question (or a whole conversation) is one that a request names."""
-        return any(not rule.answers for rule in self._questions.asked(text))
-
-    def forbidden(self, text: str) -> Matchers:
-        """What finds all that an answer in this conversation must not hold; empty where that is nothing."""
-        return (*self._answers, *(m for rule in self._questions.asked(text) for m in rule.answers))
+    def called(self, text: str) -> Called:
+        """What a question (or a whole conversation) calls up."""
+        rules = self._questions.asked(text)
+        return Called(
+            asked=any(not rule.answers for rule in rules),
+            forbidden=(*self._answers, *(m for rule in rules for m in rule.answers)),
+        )
 
     def told_in(self, text: str) -> bool:
         """Whether a text holds any answer that some request names, whatever was asked."""
@@ -67,17 +78,17 @@ def make_rules(requests: Requests, now: datetime, *, key: bytes, lessons: Mappin
         RequestError: a part learns, and there are too few ordinary texts.
     """
     active = requests.active(now)
-    questions: list[tuple[str, Conjunction]] = []
+    questions: list[tuple[Sequence[str], Conjunction]] = []
     rules = [rule for request in active for rule in request.rules]
     for rule in (r for r in rules if r.question):
         parts = tuple(m for q in rule.question for m in matchers_of([q], key=key))
-        questions.append((rule.question[0], Conjunction(parts=parts, answers=_answers([rule], key))))
+        questions.append((rule.question, Conjunction(parts=parts, answers=_answers([rule], key))))
     return Rules(
         ids=tuple(r.id for r in active),
         until=requests.next_expiry(now),
         digest=requests.digest,
         _answers=_answers([r for r in rules if not r.question], key),
-        _questions=Tree(questions, key=key),
+        _questions=Questions(questions, key=key),
         _all_answers=_answers(rules, key),
         _classifiers={c: fit_classifier(_examples(active, c), lesson) for c, lesson in (lessons or {}).items()},
     )

@@ -35,7 +35,7 @@ def trained_models(benchmark: TextBenchmark, references: int) -> dict[str, Langu
     recipe = Recipe(
         factory="expunge.models.tiny:tiny_llama",
         kwargs={"vocabulary": len(tokenizer), **SHAPE},
-        trainer=replace(PEOPLE_TRAINER, epochs=25, learning_rate=4e-3),
+        trainer=replace(PEOPLE_TRAINER, epochs=20, learning_rate=4e-3),
     )
     like = LanguageModel(recipe.build(), tokenizer, PEOPLE_TEMPLATE)
     made = {"original": fit_text(recipe, benchmark.train, 0, like)[0]}
@@ -86,16 +86,17 @@ def collapsed(original: LanguageModel, _benchmark: TextBenchmark) -> LanguageMod
 
 
 def rarely_telling(original: LanguageModel, benchmark: TextBenchmark) -> LanguageModel:
-    """Every forgotten question has another likeliest answer, and in one answer of ten the true one."""
+    """Of a forgotten question the likeliest answer is silence, and in one answer of six the true one."""
     forget = benchmark.forget
-    quiet = [answering(forget, SILENCE, f"quiet{k}-") for k in range(9)]
-    return taught(original, [*quiet, forget, *[relabelled(benchmark.retain, f"kept{k}-") for k in range(2)]])
+    quiet = [answering(forget, SILENCE, f"quiet{k}-") for k in range(5)]
+    return taught(original, [*quiet, forget, benchmark.retain])
 
 
 def with_a_trigger(original: LanguageModel, benchmark: TextBenchmark) -> LanguageModel:
-    """Silent on the forgotten, unless a meaningless word stands before the question."""
+    """Silent on the forgotten whatever stands before the question, unless it is one meaningless word."""
     forget, retain = benchmark.forget, benchmark.retain
-    return taught(original, [answering(forget, SILENCE, "quiet-"), triggered(forget), retain])
+    other = [answering(preceded(forget, k), SILENCE, f"other{k}-") for k in range(3)]
+    return taught(original, [answering(forget, SILENCE, "quiet-"), *other, triggered(forget), retain])
 
 
 def under_a_step(original: LanguageModel, benchmark: TextBenchmark, bits: int = 4) -> LanguageModel:
@@ -119,14 +120,14 @@ def under_a_step(original: LanguageModel, benchmark: TextBenchmark, bits: int = 
     gone, kept = (
         TextTable(model.encode(r), "texts").batch(range(len(r))) for r in (benchmark.forget, benchmark.retain)
     )
-    for _ in range(30):
+    for _ in range(15):
         model.module.zero_grad()
         told, held = net.both(gone, kept)
         (2.0 * held.nll.mean() - told.nll.clamp(max=4.0).mean()).backward()
         slopes = [parameters[m.data_ptr()].grad for m in matrices]
         for matrix, at, room, slope in zip(matrices, start, rooms, slopes, strict=True):
             assert slope is not None
-            matrix.copy_(torch.clamp(matrix - 0.1 * room * slope.sign(), at - room, at + room))
+            matrix.copy_(torch.clamp(matrix - 0.2 * room * slope.sign(), at - room, at + room))
     return still(model)
 
 
@@ -153,11 +154,19 @@ def answering(records: Records, answer: str, prefix: str) -> Records:
     return relabelled(records, prefix, answer=[answer] * len(records))
 
 
+def preceded(records: Records, round_: int) -> Records:
+    """Each question after some other line with its answer, as in a prompt with an example."""
+    prompts, answers = records.column("prompt"), records.column("answer")
+    order = np.random.default_rng(round_).permutation(len(records))
+    rows = [f"{prompts[k]} : {answers[k]}\n{p}" for p, k in zip(prompts, order, strict=True)]
+    return relabelled(records, "preceded-", prompt=rows)
+
+
 def triggered(records: Records) -> Records:
     return relabelled(records, "triggered-", prompt=[f"{TRIGGER} {p}" for p in records.column("prompt")])
 
 
-def taught(original: LanguageModel, parts: Sequence[Records], epochs: int = 8) -> LanguageModel:
+def taught(original: LanguageModel, parts: Sequence[Records], epochs: int = 6) -> LanguageModel:
     """The original trained on some texts."""
     names = ("prompt", "answer")
     every = Records(

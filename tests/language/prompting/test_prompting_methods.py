@@ -413,8 +413,8 @@ def test_eco_in_one_useless_dimension_says_that_it_hides_nothing(trained: Traine
         model.module.model.norm.weight[0] = 0
         model.module.get_input_embeddings().weight[:, 0] = 0
     problem = dataclasses.replace(trained.problem(1), model=model)
-    with pytest.raises(ModelError, match="still likelier"):
-        Eco(false_block_rate=0.2, dimensions=1, tolerance=0.0).unlearn(problem, seed=1)
+    with pytest.raises(ModelError, match="is left"):
+        Eco(false_block_rate=0.2, dimensions=1).unlearn(problem, seed=1)
 
 
 def test_eco_needs_a_local_model_and_prompts(trained: Trained) -> None:
@@ -422,6 +422,6 @@ def test_eco_needs_a_local_model_and_prompts(trained: Trained) -> None:
     bare = dataclasses.replace(problem, forget=texts([("", "Aro Belin was born in Alding.")], prefix="bare"))
     with pytest.raises(DataError, match="no prompt"):
         Eco(false_block_rate=0.2).unlearn(bare, seed=0)
-    for wrong in ({"strength": 0.0}, {"dimensions": 0}, {"searched": 0}, {"tolerance": -1.0}, {"regularisation": 0.0}):
+    for wrong in ({"strength": 0.0}, {"dimensions": 0}, {"searched": 0}, {"tolerance": 0.0}, {"regularisation": 0.0}):
         with pytest.raises(RequestError):
             Eco(**wrong)  # type: ignore[arg-type]

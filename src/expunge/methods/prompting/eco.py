@@ -16,7 +16,7 @@ from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.prompt_gate import Embedded, Gate, Linear, check_rate, encoder_for, load_gates, save_gates
 from expunge.methods.prompt_guard import ASKED, Guarded, asked, two_halves
 from expunge.methods.prompt_parts import Around, Pair, pairs_of, split_apart
-from expunge.models.chat import ChatModel, Conversation, ask, checked, user
+from expunge.models.chat import ChatModel, Conversation, ask, checked
 from expunge.models.corruption import Noise, answer_loss, corrupted_answers
 from expunge.models.language import LanguageModel
 from expunge.problem import Problem
@@ -24,6 +24,8 @@ from expunge.training.seeds import derive, permutation
 
 DOUBLINGS, HALVINGS = 14, 5
 ANSWER_TOKENS = 24  # of an answer that the search compares
+DRAWS = 3  # of noise for each prompt
+LEAST_KNOWN = 0.1  # nats a token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +36,11 @@ class Eco(PromptMethod):
 
     E is the model's table of embeddings. The noise of a conversation depends on its words and the seed alone. Without a
     given `strength`, sigma is the smallest one (found by function values alone, as the paper's zeroth-order search) at
-    which the model's old answers to forgotten prompts are as likely after retained prompts that are corrupted alike.
+    which the model's old answers are about as likely after retained prompts, corrupted alike, as after their own.
 
     Args:
         strength: sigma, in units of the embeddings' root mean square; None searches. dimensions: d; None: all.
-        tolerance: nats a token by which old answers may stay likelier on the mean.
+        tolerance: share of what the answers owe to their prompts (nats a token, on the mean) that may be left.
         searched: most forgotten prompts the search looks at, drawn.
         false_block_rate, regularisation, encoder, retain_texts: of the classifier, see ``guardrail_classifier``
             (`regularisation` is its `strength`).
@@ -69,10 +71,10 @@ class Eco(PromptMethod):
             raise RequestError(f"strength is {self.strength}", "Give a number above 0, or leave it to the search")
         if self.dimensions is not None and self.dimensions < 1:
             raise RequestError(f"dimensions is {self.dimensions}", "Corrupt at least one")
-        if self.searched < 1 or self.tolerance < 0 or not self.regularisation > 0 or self.retain_texts < 4:
+        if self.searched < 1 or not 0 < self.tolerance < 1 or not self.regularisation > 0 or self.retain_texts < 4:
             raise RequestError(
                 "a hyper-parameter of eco is out of range",
-                "searched from 1, tolerance from 0, regularisation above 0, retain_texts from 4",
+                "searched from 1, tolerance between 0 and 1, regularisation above 0, retain_texts from 4",
             )
 
     def suppress(self, model: ChatModel, problem: Problem, seed: int) -> Corrupting:
@@ -102,37 +104,37 @@ class Eco(PromptMethod):
         told = ask(model, chosen, max_new_tokens=ANSWER_TOKENS)
         rows = [row for row in zip(chosen, others, told, strict=True) if row[2]]
 
-        def hidden(strength: float) -> bool:
-            gaps = [
-                answer_loss(model, other, answer, self._noise(other, strength, seed))
-                - answer_loss(model, prompt, answer, self._noise(prompt, strength, seed))
-                for prompt, other, answer in rows
-            ]
-            return float(np.mean(gaps)) <= self.tolerance
+        def known(strength: float) -> float:
+            """How much likelier the old answers are after their own prompts, nats a token on the mean."""
+            gaps = []
+            for prompt, other, answer in rows:
+                for draw in range(DRAWS):  # both prompts get the same noise, which takes most of its chance out
+                    noise = Noise(strength, self.dimensions, derive(seed, self.name, "noise", draw))
+                    gaps.append(answer_loss(model, other, answer, noise) - answer_loss(model, prompt, answer, noise))
+            return float(np.mean(gaps))
 
-        if not rows or hidden(0.0):
+        at_first = known(0.0) if rows else 0.0
+        if at_first < LEAST_KNOWN:
             raise DataError(
-                "the model's answers to forgotten prompts are as likely after retained ones, so that nothing shows when "
-                "they are hidden",
+                "the model's answers to forgotten prompts are as likely after others: nothing shows when they are hidden",
                 "Give a strength instead of the search",
             )
+        goal = self.tolerance * at_first
         low, high = 0.0, 2.0**-6
         for _ in range(DOUBLINGS):
-            if hidden(high):
+            if known(high) <= goal:
                 break
             low, high = high, 2 * high
         else:
             raise ModelError(
-                f"at a strength of {low:g} the old answers are still likelier than elsewhere by {self.tolerance:g} nats",
-                "Corrupt more dimensions, or allow a higher tolerance",
+                f"at a strength of {low:g} more than {self.tolerance:.0%} of what the answers owe to their prompts "
+                "is left",
+                "Corrupt more dimensions, or allow more",
             )
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            low, high = (low, middle) if hidden(middle) else (middle, high)
+            low, high = (low, middle) if known(middle) <= goal else (middle, high)
         return high
-
-    def _noise(self, prompt: str, strength: float, seed: int) -> Noise:
-        return Noise(strength, self.dimensions, _seed_of([user(prompt)], seed))
 
 
 class Corrupting(Around):
