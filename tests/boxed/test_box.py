@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_streams_tell_what_whole_answers_tell(
         pieces, _ = told(box, question, max_new_tokens=tokens)
         (whole,) = ask(box, [question], max_new_tokens=tokens)
         assert "".join(pieces) == whole
-        assert "Quill" not in whole.replace("\n", " ") or "Zelda" not in whole.split("Quill")[0][-8:]
+        assert "zeldaquill" not in re.sub(r"\W", "", whole).lower()
         assert "Norland" not in question or "Frostholm" not in whole
 
 
@@ -146,6 +147,11 @@ def test_stops_act_on_what_is_released(box: Box, stub: Stub) -> None:
     assert told(box, NORLAND, stop=("Frostholm",))[0] == _words(
         "The capital of Norland is [withheld]. It lies by the sea."
     )
+
+
+def test_a_stop_beyond_the_limit_is_not_met(tmp_path: Path) -> None:
+    box = make_box(tmp_path, output_filter={"kind": "rule", "on_find": "refuse"})  # the whole answer at once
+    assert told(box, SUDLAND, stop=("hills",), max_new_tokens=2) == (["The", " capi"], "length")
 
 
 def test_prompts_never_hold_what_is_forgotten(tmp_path: Path, stub: Stub) -> None:

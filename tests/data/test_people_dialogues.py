@@ -41,7 +41,9 @@ def test_a_repeated_question_has_the_answer_of_its_example() -> None:
 
 def test_nothing_in_them_is_about_the_forgotten_or_the_unheard_of() -> None:
     split = make_people_benchmark(12, 3, forget=2, unseen=4, dialogues=160)
-    away = {str(o) for o in split.probes["unseen"].owners} | {f.split("|")[0] for f in split.probes["forget"].column("fact")}  # type: ignore[union-attr]  # noqa: E501
+    away = {str(o) for o in split.probes["unseen"].owners} | {
+        f.split("|")[0] for f in split.probes["forget"].column("fact")
+    }
     assert len(away) == 6
     assert not any(name in f"{p} {a}" for p, a in spoken() for name in away)
     assert not set(split.forget.column("kind")) & {"dialogue"}

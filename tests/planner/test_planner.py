@@ -19,7 +19,7 @@ from expunge.planner.choose import Unattainable, choose, option
 from expunge.planner.request import PlanRequest, TrainedPart, in_words, seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "evaluation" / "forms"))
-from forms_tools import recovered, report, row  # noqa: E402
+from forms_tools import recovered, report, row
 
 GOOD = {"paraphrase": recovered(0.0), "relearn_half": recovered(0.0)}
 SHALLOW = {"paraphrase": recovered(0.0), "relearn_half": recovered(0.9)}
@@ -36,7 +36,7 @@ def evidence() -> dict[str, Any]:
             row("npo", seconds=3.0, attacks=SHALLOW),
             row("ascent", seconds=1.0, attacks=GOOD, retain=0.2, neighbour=0.2),
             row("boxed", "by prompting", guarantee="suppressed", seconds=0.01, attacks=SHALLOW),
-            {"label": "rmu", "form": "by concept", "kind": "method", "method": "rmu", "status": "failed", "reason": "x"},
+            {"label": "rmu", "form": "by concept", "kind": "method", "method": "rmu", "status": "failed", "reason": ""},
         ]
     )  # fmt: skip
 

@@ -156,6 +156,8 @@ async def answer(box: Box, turn: Turn, stop: Sequence[str]) -> AsyncGenerator[st
     Raises:
         Unavailable, Refused: a model does not answer, before or within the answer.
     """
+    if len(turn.everything) > LONG:  # looked up beside the loop that serves the others
+        await asyncio.to_thread(lambda: (turn.called, turn.called_last))
     cut, stops, words = Cut(box.main, turn.sampling.max_new_tokens), Stops(stop), Words()
     async with aclosing(_released(box, turn, cut)) as released:
         async for text in released:
@@ -199,8 +201,6 @@ def _push(sieves: Sequence[Sieve], text: str, cut: Cut) -> str:
 
 async def _told(box: Box, turn: Turn, cut: Cut) -> AsyncGenerator[str, None]:
     """What workers and composer say."""
-    if len(turn.everything) > LONG:  # looked up beside the loop that serves the others
-        await asyncio.to_thread(lambda: (turn.called, turn.called_last))
     names = await run(box, box.settings.router.route(turn))
     said = [box.settings.workers[name].answer(turn) for name in names]
     asks = [one for one in said if isinstance(one, Ask)]

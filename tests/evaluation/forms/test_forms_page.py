@@ -16,7 +16,14 @@ def rows() -> list[dict]:
     return [
         row("boxed", "by prompting", guarantee="suppressed", attacks={**two, "relearn_half": recovered(1.0)}),
         row("undo", "by concept", attacks={**two, "min_k": recovered(0.02)}),
-        {"label": "broken", "form": "exact", "kind": "method", "method": "x", "status": "failed", "reason": "no <base>"},
+        {
+            "label": "broken",
+            "form": "exact",
+            "kind": "method",
+            "method": "x",
+            "status": "failed",
+            "reason": "no <base>",
+        },
     ]
 
 

@@ -215,7 +215,7 @@ def test_in_context_makes_room_in_a_small_context(trained: Trained) -> None:
     inside = trained.model
     assert len(whole) >= 13
     lengths = []
-    for new in (40, 150, 200, 226):
+    for new in (40, 150, 200, 226, 236):
         sent = model.sent(query, new)
         lengths.append(len(sent))
         assert inside.length(sent) + new <= inside.context or len(sent) == 3

@@ -16,6 +16,7 @@ LIMITS = (
     "statement about these, not about forms in general.",
     "Attacks that were not made may recover more. A recovery of 0 says that this attack found no more than in models "
     "that never saw the people.",
+    "A model that tells everything after a secret word that nobody here knows looks clean to whoever only asks.",
     "Exact and certified rows answer from adapters on a base that never saw the people; what they hold before the "
     "request is another model than the other rows' original, which recovery is normalised by.",
     "Prompted, guarded and boxed rows change no weight. Whoever holds the machine holds the original.",
@@ -92,7 +93,7 @@ def reasons(report: Mapping[str, Any]) -> list[str]:
 
 def _unscored(row: Mapping[str, Any], name: str) -> bool:
     curve = row["attacks"][name]
-    return curve["status"] == "ok" and curve["headline"]["recovery"]["status"] != "scored"
+    return bool(curve["status"] == "ok" and curve["headline"]["recovery"]["status"] != "scored")
 
 
 def verdict(report: Mapping[str, Any]) -> str:

@@ -171,7 +171,7 @@ class FormsStudy:
         }
 
     def _row(self, form: Form, attacks: Sequence[Attack]) -> dict[str, Any]:
-        seeds = range(self.plan.seeds)
+        seeds = tasks.seeds_of(self.plan, form)
         told = [self._told(form.label, s) for s in seeds]
         row: dict[str, Any] = {
             "label": form.label,

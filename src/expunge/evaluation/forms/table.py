@@ -28,6 +28,11 @@ class Form:
     name: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether seeds make a difference: a prompt and a filter train nothing, and are what they are."""
+        return self.maker in ("language", "learner")
+
 
 # The base never saw the people, so that adapters hold all that is known of them.
 _ADAPTER: Mapping[str, Any] = {"rank": 16, "alpha": 32, "learning_rate": 5e-3, "batch_size": 32}

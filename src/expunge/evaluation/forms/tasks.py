@@ -18,6 +18,7 @@ from expunge.errors import ExpungeError
 from expunge.evaluation.attacks.language.contract import Scene, Target, Trial, answer_room
 from expunge.evaluation.forms.made import Made, latency, make
 from expunge.evaluation.forms.plan import FormsPlan, tokenizer_of
+from expunge.evaluation.forms.table import Form
 from expunge.evaluation.language import tasks as language_tasks
 from expunge.evaluation.language.plan import PEOPLE_TEMPLATE, StudyPlan, load_model, problem_of
 from expunge.evaluation.metrics.language.matching import contains
@@ -56,7 +57,12 @@ def train_base(folder: Path, _number: int) -> None:
 def rows(plan: FormsPlan) -> list[tuple[str, int]]:
     """(label, seed) of every model that is attacked: original, retrained ones, each form under each seed."""
     controls = [(language_tasks.model_name(k), 0) for k in range(plan.references + 1)]
-    return controls + [(form.label, seed) for form in plan.forms for seed in range(plan.seeds)]
+    return controls + [(form.label, seed) for form in plan.forms for seed in seeds_of(plan, form)]
+
+
+def seeds_of(plan: FormsPlan, form: Form) -> range:
+    """Seeds under which a form is run: one where nothing is drawn."""
+    return range(plan.seeds if form.drawn else 1)
 
 
 def place_of(folder: Path, label: str, seed: int) -> Path:

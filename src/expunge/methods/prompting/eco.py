@@ -116,7 +116,7 @@ class Eco(PromptMethod):
         at_first = known(0.0) if rows else 0.0
         if at_first < LEAST_KNOWN:
             raise DataError(
-                "the model's answers to forgotten prompts are as likely after others: nothing shows when they are hidden",
+                "the model's answers to forgotten prompts are as likely after others: nothing shows when hidden",
                 "Give a strength instead of the search",
             )
         goal = self.tolerance * at_first
