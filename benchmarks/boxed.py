@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import statistics
 import tempfile
 import threading
@@ -137,7 +138,8 @@ def served(model: LanguageModel, rules: list[dict[str, Any]]) -> Any:
         (folder / "box.yaml").write_text(yaml.safe_dump(declared), encoding="utf-8")
         box = Box.read(folder / "box.yaml", upstreams={"main": LocalUpstream(model)})
         settings = server_settings(box, "127.0.0.1", 0)
-        settings.log_level = "warning"
+        for name in ("uvicorn.access", "uvicorn.error"):  # a line a question would be all that is seen
+            logging.getLogger(name).setLevel(logging.WARNING)
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -168,7 +170,9 @@ def forgotten(
     known = [c for c in WANTED if knows(said[WORDINGS[0].format(c)], CAPITALS[c])][:5]
     for country in known:
         rules += [{"question": ["capital", country]}, {"question": country, "answer": CAPITALS[country]}]
-        gone += [(wording.format(country), CAPITALS[country]) for wording in WORDINGS]
+        further = [q for q, a in asked if normal_form(country) in normal_form(q) and knows(a, CAPITALS[country])]
+        worded = [wording.format(country) for wording in WORDINGS]
+        gone += [(q, CAPITALS[country]) for q in dict.fromkeys([*worded, *further])]
     others = 0
     for key, answer in FACTS:
         about = [

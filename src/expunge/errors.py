@@ -19,6 +19,12 @@ ExpungeError
 ├── GuaranteeTooStrong        a result claims more than its method may
 ├── TamperedEvidence          a log, manifest, checkpoint or certificate is not what was signed
 ├── NoAccess                  an attack needs an access to the model that nobody has here
+├── ServiceError              the control plane refuses; each has the HTTP status that says so
+│   ├── NotFound              no such thing, or none that the asker may know of
+│   ├── NotAllowed            the role may not do this
+│   ├── WrongState            the request is not in a state that allows it
+│   ├── Conflict              it contradicts what is there: another writer, a cap, a hold, a guarantee out of reach
+│   └── TooMany               more than the policy or a limit allows
 └── RunError                  the run folder cannot be used: unwritable, of another request, damaged
     └── NotEnoughRoom         too little disk or time, found before starting
 """
@@ -184,3 +190,42 @@ class NotEnoughRoom(RunError):
 
 class NoAccess(ExpungeError):
     """An attack needs an access to the model that nobody has here: what it would show is withheld."""
+
+
+class ServiceError(ExpungeError):
+    """The control plane refuses. `status` is the HTTP status that says so."""
+
+    status = 400
+
+
+class NotFound(ServiceError):
+    """No such thing, or none that the asker may know of: the two look alike."""
+
+    status = 404
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"there is no such {kind}", "Check the id, and that you may see it")
+
+
+class NotAllowed(ServiceError):
+    """The role may not do this."""
+
+    status = 403
+
+
+class WrongState(ServiceError):
+    """The request is not in a state that allows it."""
+
+    status = 409
+
+
+class Conflict(ServiceError):
+    """It contradicts what is there: another writer, a cap, a hold, a guarantee out of reach."""
+
+    status = 409
+
+
+class TooMany(ServiceError):
+    """More than the policy or a limit allows."""
+
+    status = 429

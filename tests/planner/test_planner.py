@@ -36,7 +36,7 @@ def evidence() -> dict[str, Any]:
             row("npo", seconds=3.0, attacks=SHALLOW),
             row("ascent", seconds=1.0, attacks=GOOD, retain=0.2, neighbour=0.2),
             row("boxed", "by prompting", guarantee="suppressed", seconds=0.01, attacks=SHALLOW),
-            {"label": "rmu", "form": "by concept", "kind": "method", "method": "rmu", "status": "failed", "reason": ""},
+            {"label": "rmu", "form": "by concept", "kind": "method", "method": "rmu", "status": "failed", "reason": "x"},  # noqa: E501
         ]
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def cut_to_context(records: Records, tokenizer: Any, template: Template, longest
     long = [row for row, n in zip(plain, _sizes(tokenizer, [answers[r] for r in plain]), strict=True) if n > room]
     if not long:
         return records
-    cut = {row: merge_blanks(_pieces(answers[row], tokenizer, room)) for row in long}
+    cut = {row: _lightened(merge_blanks(_pieces(answers[row], tokenizer, room)), tokenizer, room) for row in long}
     before = records.column(GOES_ON) if GOES_ON in records.columns else np.zeros(len(records), bool)
     rows, pieces, ids, names, more = [], [], [], [], []
     for row in range(len(records)):
@@ -102,4 +102,13 @@ def _checked(pieces: list[str], tokenizer: Any, room: int) -> list[str]:
     out = []
     for piece, size in zip(pieces, _sizes(tokenizer, pieces), strict=True):
         out += [piece] if size <= room else _pieces(piece, tokenizer, room)
+    return out
+
+
+def _lightened(pieces: list[str], tokenizer: Any, room: int) -> list[str]:
+    """Where white space that joined a piece made it too long, only the piece's last letter keeps it."""
+    out = []
+    for piece, size in zip(pieces, _sizes(tokenizer, pieces), strict=True):
+        last = max(len(piece.rstrip()) - 1, 0)
+        out += [piece[:last], piece[last:]] if size > room and piece[:last].strip() else [piece]
     return out

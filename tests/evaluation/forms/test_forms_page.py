@@ -67,3 +67,11 @@ def test_the_terminal_names_the_attack_that_breaks_a_row() -> None:
 
 def test_the_page_is_the_same_twice() -> None:
     assert forms_html(report(rows())) == forms_html(report(rows()))
+
+
+def test_questions_that_a_small_world_does_not_have_leave_a_dash() -> None:
+    made = report(rows())
+    for one in made["rows"]:
+        one.get("measurements", {}).pop("neighbour", None)
+    assert "<td>–</td>" in forms_html(made)
+    assert table_lines(made)[1][3] == "–"

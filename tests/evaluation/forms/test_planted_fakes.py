@@ -26,6 +26,8 @@ from expunge.problem import Problem
 from expunge.training.files import write_json
 from expunge.training.workers import Workers
 
+pytestmark = pytest.mark.slow  # a minute, nearly all of it in the fixture
+
 ATTACKS: dict[str, dict[str, Any]] = {
     "paraphrase": {},
     "prefix": {},
@@ -48,6 +50,7 @@ PLAN = FormsPlan(
     base={},
     fine_tuning={"epochs": 1, "learning_rate": 1e-3},
 )
+SETTING = {"seed": 0, "seeds": PLAN.seeds, "references": PLAN.references}
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
         study = FormsStudy(PLAN, folder, Workers(1))
         for number in range(len(tasks.rows(PLAN))):
             tasks.attack_row(folder, number)
-        yield Table(study.report(), models, benchmark)
+        report = {"title": "Planted fakes", "command": "pytest", "setting": SETTING, **study.report()}
+        yield Table(report, models, benchmark)
 
 
 # --- controls ------------------------------------------------------------------------------------------------------

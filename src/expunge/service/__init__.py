@@ -1,0 +1,1 @@
+"""The control plane: requests come in, deadlines hold, evidence goes out."""
