@@ -20,6 +20,7 @@ ExpungeError
 ├── TamperedEvidence          a log, manifest, checkpoint or certificate is not what was signed
 ├── NoAccess                  an attack needs an access to the model that nobody has here
 ├── ServiceError              the control plane refuses; each has the HTTP status that says so
+│   ├── NotSignedIn           no key, session or sign-in that is known and in force
 │   ├── NotFound              no such thing, or none that the asker may know of
 │   ├── NotAllowed            the role may not do this
 │   ├── WrongState            the request is not in a state that allows it
@@ -196,6 +197,15 @@ class ServiceError(ExpungeError):
     """The control plane refuses. `status` is the HTTP status that says so."""
 
     status = 400
+
+
+class NotSignedIn(ServiceError):
+    """No key, session or sign-in that is known and in force; which of these it was is not told."""
+
+    status = 401
+
+    def __init__(self, cause: str = "the key or session is not known, or no longer in force") -> None:
+        super().__init__(cause, "Give a key (`Authorization: Bearer exk_…`), or sign in again")
 
 
 class NotFound(ServiceError):

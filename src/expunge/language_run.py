@@ -12,15 +12,18 @@ from typing import Any
 
 import torch
 
+from expunge.data.benchmarks.text_benchmark import TextBenchmark
 from expunge.errors import RequestError, RunError
 from expunge.evaluation.language import tasks
 from expunge.evaluation.language.files import load_files
 from expunge.evaluation.language.own_texts import own_texts, write_texts
 from expunge.evaluation.language.plan import HowPlan, ModelPlan, StudyPlan, load_model
 from expunge.evaluation.language.study import Study
-from expunge.guarantee import GUARANTEES
+from expunge.evaluation.language.suppressed import load_either
+from expunge.guarantee import GUARANTEES, Suppressed
 from expunge.language_request import LanguageRequest
-from expunge.methods import make_language_method
+from expunge.methods import make_text_method
+from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.text_base import TextMethod
 from expunge.models.language import LanguageModel
 from expunge.models.packing import choose_layout
@@ -51,7 +54,7 @@ class LanguagePlan:
 
     request: LanguageRequest
     folder: Path
-    method: TextMethod
+    method: TextMethod | PromptMethod
     parameters: int
     trained: int
     texts: Mapping[str, int]
@@ -100,23 +103,32 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
     Raises:
         RequestError, UnknownName, UnknownIds, EmptyForgetSet, EmptyRetainSet, DataError, ModelError.
     """
-    method = make_language_method(request.method.name, request.method.parameters)
+    method = make_text_method(request.method.name, request.method.parameters)
     least = GUARANTEES[request.least_guarantee]
     if method.guarantee.strength < least.strength:
+        hiding = f"; least_guarantee: {Suppressed.word} says that hiding is enough"
         raise RequestError(
             f"the request demands {least.word} and {method.name} may claim at most {method.guarantee.word}",
-            "Choose a method with that guarantee (`expunge methods`), or ask for less",
+            "Choose a method with that guarantee (`expunge methods`), or ask for less"
+            + (hiding if method.guarantee is Suppressed else ""),
         )
-    if request.lora is not None and not method.adapters:
+    _check_local(request)
+    if isinstance(method, PromptMethod):
+        _check_prompting(request, method)
+    elif request.lora is not None and not method.adapters:
         raise RequestError(f"{method.name} edits weights directly, which lora leaves alone", "Run it without lora")
     request.check_confirmed()
     texts = load_files(**_data(request))
+    if isinstance(method, PromptMethod):
+        _check_askable(texts, method)
     model = _model(request)
     sets = {"forget": texts.forget, "retain": texts.retain}
     pieces = {name: model.pieces(records) for name, records in sets.items()}
     encoded = {name: model.encode(records) for name, records in pieces.items()}
     parameters = sum(p.numel() for p in model.module.parameters())
     trained = parameters if request.lora is None else _adapter_size(model, request.lora.rank)
+    if isinstance(method, PromptMethod):
+        trained = 0
     tokens = {f"{name}_tokens": int(e.lengths.sum()) for name, e in encoded.items()}
     cut = {name: told(sets[name], pieces[name]) for name in sets}
     table = TextTable(encoded["forget"], "forget")
@@ -124,7 +136,7 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
     layout, why = choose_layout(model.module)
     score_texts(Net(model.module, layout, autocast=request.bf16), table)
     a_pass = time.perf_counter() - started
-    epochs = float(method.parameters().get("epochs", 10))
+    epochs = float(method.parameters().get("epochs", 10)) if trained else 0.0
     width = next(iter(model.module.parameters())).element_size()
     room = parameters * width + trained * (4 + BYTES_OF_ADAM) + request.tokens_at_once * _activations(model)
     return LanguagePlan(
@@ -137,7 +149,7 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
         # forward and backward on both sets are six forward passes over the forget set; twenty more passes to ask
         seconds=a_pass * (6 * epochs + 20),
         memory=int(room),
-        disk=parameters * width * 2 + trained * (4 + BYTES_OF_ADAM),
+        disk=parameters * width * 2 + trained * (4 + BYTES_OF_ADAM) if trained else 0,  # the original stays where it is
         layout=f"{layout} ({why})",
         digest=model.digest(),
         cut=tuple(f"{name}: {line}" for name, line in cut.items() if line is not None),
@@ -166,7 +178,7 @@ def execute_language(
         write_json(folder / "request.json", frozen)
         write_json(folder / "plan.json", plan.as_dict())
     data, notes = _data(request), []
-    if not plan.texts["retain"] and "retain" in plan.method.wants():
+    if not plan.texts["retain"] and isinstance(plan.method, TextMethod) and "retain" in plan.method.wants():
         data["retain"] = {"source": str(_own(request, folder))}
         notes.append(CHOSEN)
     study_plan = StudyPlan(
@@ -227,8 +239,42 @@ def _hand_over(plan: LanguagePlan, study: Study, report: Mapping[str, Any]) -> N
         load_model(study.plan, source).save(target, form="merged")
     else:
         shutil.copytree(source, target, dirs_exist_ok=True)
-    load_model(study.plan, target)  # read back before anything is removed
+    load_either(study.plan, target)  # read back before anything is removed
     shutil.copytree(study.folder / "outputs", plan.folder / "outputs", dirs_exist_ok=True)
+
+
+def _check_local(request: LanguageRequest) -> None:
+    if request.model.name.startswith(("http://", "https://")):
+        raise RequestError(
+            f"{request.model.name} is an endpoint, and a run is about a model on this machine",
+            "Put a box before it (`expunge serve-model`), or a prompting method around an Endpoint in Python",
+        )
+
+
+def _check_prompting(request: LanguageRequest, method: PromptMethod) -> None:
+    """Refuse what a method that changes no weight has no use for."""
+    for field, given in (("lora", request.lora is not None), ("bf16", request.bf16)):
+        if given:
+            raise RequestError(f"{method.name} trains nothing, and the request sets {field}", f"Leave {field} out")
+    if request.export != "original":
+        raise RequestError(
+            f"{method.name} changes no weight, and the request wants an export {request.export!r}", "Leave export out"
+        )
+    of_all_texts = bool(request.forget.ids or request.forget.owners)  # the other texts of the source are kept
+    if "retain" in method.needs and request.retain is None and not of_all_texts:
+        raise RequestError(
+            f"{method.name} needs texts that are kept, and the request names none",
+            "Give retain, or a source of all texts with the ids or owners that must go",
+        )
+
+
+def _check_askable(texts: TextBenchmark, method: PromptMethod) -> None:
+    asked = [r for name, r in texts.probes.items() if name not in ("retain", "holdout")]
+    if not any(str(p).strip() for records in asked for p in records.column("prompt")):
+        raise RequestError(
+            f"{method.name} leaves a model that can only be asked, and no text to forget is a question",
+            "Give questions about them as a probe (evaluation: probes), or texts with prompts",
+        )
 
 
 def _data(request: LanguageRequest) -> dict[str, Any]:

@@ -18,13 +18,11 @@ from expunge.evaluation.metrics.language.matching import contains
 from expunge.methods import PROMPTING_METHODS, make_prompting_method
 from expunge.methods.prompt_base import PromptMethod
 from expunge.models.chat import ChatModel, Conversation, ask, assistant, system, user, weights_of
-from expunge.models.language import LanguageModel
 from expunge.problem import Problem
 from expunge.result import Unlearned
 
 ALL = sorted(PROMPTING_METHODS)
 GATED = [n for n in ALL if not PROMPTING_METHODS[n].in_prompt]
-DECODING = ["mem_free"]  # it chooses tokens itself, where the model is local
 OTHER = ["What is the colour of grass?", "Tell me a story about a lighthouse.", "2 + 2"]
 
 
@@ -133,8 +131,7 @@ def test_answers_about_others_stay(name: str, outcomes: Any, problem: Problem) -
     prompts = column(problem, "retain", "prompt") + OTHER
     asked = [[user(p)] for p in prompts]
     assert isinstance(problem.model, Remembering)
-    plain = LanguageModel.chat if name in DECODING else Remembering.chat
-    before, after = plain(problem.model, asked, max_new_tokens=8), model.chat(asked, max_new_tokens=8)
+    before, after = problem.model.chat(asked, max_new_tokens=8), model.chat(asked, max_new_tokens=8)
     assert sum(a == b for a, b in zip(before, after, strict=True)) >= 0.75 * len(prompts)
 
 
@@ -171,7 +168,7 @@ def test_no_forgotten_answer_in_any_prompt(name: str, outcomes: Any, problem: Pr
     asked += [[system("Be brief."), user(p)] for p in gone]
     asked += [[user(f"Tell me about {s}."), assistant("Yes?"), user(p)] for s, p in itertools.pairwise(gone)]
     model.chat(asked, max_new_tokens=4)
-    assert spy.sent or name in DECODING
+    assert spy.sent
     answers, subjects = column(problem, "forget", "answer"), column(problem, "forget", "subject")
     towns = [a.split()[-1].strip(".") for a in answers]
     for text, known in added(spy.sent, asked):
@@ -185,7 +182,7 @@ def test_no_forgotten_answer_in_any_prompt(name: str, outcomes: Any, problem: Pr
 def test_a_system_message_of_the_caller_stays(name: str, outcomes: Any, problem: Problem, spy: Remembering) -> None:
     kept = column(problem, "retain", "prompt")[:6]
     answering(outcomes[name][1]).chat([[system("Be brief."), user(p)] for p in kept], max_new_tokens=4)
-    assert spy.sent or name in DECODING
+    assert spy.sent
     for conversation in spy.sent:
         assert conversation[0]["role"] == "system" and "Be brief." in conversation[0]["content"]
         assert sum(m["role"] == "system" for m in conversation) == 1
@@ -242,6 +239,9 @@ def test_a_model_that_cannot_be_asked_is_refused(name: str, problem: Problem) ->
     elif "guardrail_" in name and name.endswith(("embedding", "classifier")):
         with pytest.raises(ModelError, match="encoder"):
             run(name, remote)
+    elif name == "boxed":  # what a box can stand around it must be able to stream from
+        with pytest.raises(ModelError, match="Give a language model or an endpoint"):
+            run(name, remote)
     else:
         assert answering(run(name, remote)).chat([[user(OTHER[0])]]) == [["Hello."]]
 
@@ -249,15 +249,17 @@ def test_a_model_that_cannot_be_asked_is_refused(name: str, problem: Problem) ->
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_saved_holds_no_forgotten_text(name: str, outcomes: Any, problem: Problem, tmp_path: Path) -> None:
     model = answering(outcomes[name][1])
-    if not hasattr(model, "save"):
-        pytest.skip("its state is kept in memory only")
-    model.save(tmp_path / "guard")
+    if not getattr(model, "savable", False):
+        with pytest.raises(ModelError, match="Make it again from the texts of the request"):
+            PROMPTING_METHODS[name].load(tmp_path, problem.model)  # type: ignore[arg-type]
+        return
+    model.save(tmp_path / "guard")  # type: ignore[attr-defined]
     for part in ("prompt", "answer", "subject"):
         for text in column(problem, "forget", part):
             for path in (tmp_path / "guard").rglob("*"):
                 assert text.encode() not in path.read_bytes()
                 assert text.split()[-1].strip(".?").encode() not in path.read_bytes() or part == "prompt"
-    again = type(model).load(tmp_path / "guard", problem.model)  # type: ignore[attr-defined]
-    assert again.digest() == model.digest()
+    again = PROMPTING_METHODS[name].load(tmp_path / "guard", problem.model)  # type: ignore[arg-type]
+    assert type(again) is type(model) and again.digest() == model.digest()
     prompts = column(problem, "forget", "prompt") + column(problem, "retain", "prompt")[:10]
     assert ask(again, prompts, max_new_tokens=6) == ask(model, prompts, max_new_tokens=6)

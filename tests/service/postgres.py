@@ -115,7 +115,6 @@ class PostgresServer:
             "unix_socket_directories": "",
             "max_connections": 200,
             "fsync": "on" if self.durable else "off",
-            "synchronous_commit": "on" if self.durable else "off",
             "full_page_writes": "on" if self.durable else "off",
             "shared_buffers": "32MB",
             "autovacuum": "off",

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from expunge.audit.checks import Verdict
 from expunge.audit.keys import KeyFolder, owner, record
+from expunge.audit.layers import is_layer, verify_layer
 from expunge.audit.manifest import id_commitment
 from expunge.audit.trust import TrustedKeys
 from expunge.audit.verify import TOLERANCE, verify
-from expunge.errors import RequestError
+from expunge.errors import RequestError, RunError
+from expunge.training.files import read_json
 
 if TYPE_CHECKING:
     from expunge.methods.learner import Job
@@ -42,6 +44,11 @@ def verify_certificate(
     trusted = held.trusted if held else None
     if public_key is not None:
         trusted = TrustedKeys.read(public_key)
+    layer = layer_of(certificate)
+    if layer is not None:
+        if replay:
+            raise RequestError("the certificate of a layer has nothing to replay", "Replay the learner's certificate")
+        return verify_layer(layer, keys=trusted, folder=folder or service_of(certificate))
     return verify(
         certificate,
         folder=folder if folder is not None else folder_of(certificate),
@@ -51,6 +58,21 @@ def verify_certificate(
         tolerance=tolerance,
         job=job,
     )
+
+
+def layer_of(certificate: Path) -> dict[str, Any] | None:
+    """The JSON of a certificate that a service filed for a layer; None for any other file."""
+    try:
+        value = read_json(certificate) if certificate.exists() else None
+    except RunError:
+        return None
+    return value if isinstance(value, dict) and is_layer(value) else None
+
+
+def service_of(certificate: Path) -> Path | None:
+    """The folder of the service in which a layer's certificate lies, or None."""
+    home = certificate.absolute().parents[1]
+    return home if certificate.absolute().parent.name == "certificates" and (home / "log").exists() else None
 
 
 def folder_of(certificate: Path) -> Path | None:

@@ -121,6 +121,8 @@ __all__ = [
     "make_learner",
     "make_method",
     "make_prompting_method",
+    "make_text_method",
+    "text_method",
 ]
 
 METHODS: dict[str, type[WeightMethod]] = {
@@ -298,6 +300,30 @@ def make_prompting_method(name: str, parameters: Mapping[str, Any] | None = None
                 f"{name} has no hyper-parameter {key!r}", f"It has: {', '.join(sorted(known)) or 'none'}"
             )
     return PROMPTING_METHODS[name](**parameters)
+
+
+def text_method(name: str) -> type[TextMethod] | type[PromptMethod]:
+    """A method on language models, of either kind: one that trains or edits, or one that prompts.
+
+    Raises:
+        UnknownName: no such method.
+    """
+    if name in PROMPTING_METHODS:
+        return PROMPTING_METHODS[name]
+    if name not in LANGUAGE_METHODS:
+        raise UnknownName("method on language models", name, [*LANGUAGE_METHODS, *PROMPTING_METHODS])
+    return LANGUAGE_METHODS[name]
+
+
+def make_text_method(name: str, parameters: Mapping[str, Any] | None = None) -> TextMethod | PromptMethod:
+    """The same with its hyper-parameters.
+
+    Raises:
+        UnknownName: no such method. RequestError: a hyper-parameter it does not have.
+    """
+    if text_method(name) is PROMPTING_METHODS.get(name):
+        return make_prompting_method(name, parameters)
+    return make_language_method(name, parameters)
 
 
 # Models built to forget: `fit`, `forget`, `predict`.

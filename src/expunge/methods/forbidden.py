@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from expunge.data.records import Records
-from expunge.errors import DataError
+from expunge.errors import DataError, RunError
 from expunge.filters.marks import Marks
 from expunge.filters.normal import words
 from expunge.problem import Problem
+from expunge.training.files import read_json, write_json
 
 Run = tuple[str, ...]
 
@@ -62,7 +64,35 @@ def marks_in_memory(phrases: Iterable[str], seed: int, method: str) -> Marks:
             f"{method} finds nothing in the forget set that the retain set does not say too",
             "Mark more: fewer words in a run, fewer letters, or owners that the texts name",
         )
-    return Marks.of(phrases, key=hashlib.sha256(f"expunge {method} {seed}".encode()).digest())
+    return Marks.of(phrases, key=_key(seed, method))
+
+
+def _key(seed: int, method: str) -> bytes:
+    return hashlib.sha256(f"expunge {method} {seed}".encode()).digest()
+
+
+def save_marks(folder: Path, marks: Mapping[str, Marks | None], seed: int) -> None:
+    """``marks.json``: digests that `marks_in_memory` made, no phrase.
+
+    Their key follows from the seed, so that whoever has the file can test a guess.
+    """
+    told = {name: None if m is None else m.as_dict() for name, m in marks.items()}
+    write_json(folder / "marks.json", {"schema": "expunge/marks/1", "seed": seed, "marks": told})
+
+
+def load_marks(folder: Path, method: str) -> tuple[dict[str, Marks | None], int]:
+    """Marks and seed.
+
+    Raises:
+        RunError: nothing readable is there. TamperedEvidence: of another method or version, or damaged.
+    """
+    told = read_json(folder / "marks.json")
+    try:
+        seed, kept = int(told["seed"]), dict(told["marks"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise RunError(f"{folder} holds no marks ({type(error).__name__})", "Give a folder that save wrote") from error
+    key = _key(seed, method)
+    return {name: None if m is None else Marks.from_dict(m, key=key) for name, m in kept.items()}, seed
 
 
 def _people(records: Records) -> dict[str, None]:

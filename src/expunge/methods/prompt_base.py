@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, is_dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from expunge.errors import ModelError
@@ -64,6 +65,18 @@ class PromptMethod(ABC):
             method=self.name,
             seed=seed,
             parameters=self.parameters(),
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> ChatModel:
+        """What a model of this method with `savable` wrote by its ``save``, around the model inside.
+
+        Raises:
+            ModelError: models of this method are never saved.
+        """
+        raise ModelError(
+            f"what {cls.name} puts around a model tells of the forgotten and is written nowhere",
+            "Make it again from the texts of the request",
         )
 
     def parameters(self) -> dict[str, Any]:

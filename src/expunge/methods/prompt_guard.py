@@ -30,6 +30,8 @@ class Guarded(Around):
             one set answer does not say that a gate spoke. folder: of the encoder, None where it is the model inside.
     """
 
+    savable = True
+
     def __init__(
         self,
         inside: ChatModel,

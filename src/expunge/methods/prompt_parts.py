@@ -22,9 +22,11 @@ class Around(ABC):
 
     Attributes:
         inside: the model it was made from, whose weights are what they were.
+        savable: whether what stands around it can be written by ``save`` without a text of the forget set.
     """
 
     capabilities = frozenset({"generate"})
+    savable: bool = False
 
     def __init__(self, inside: ChatModel) -> None:
         self.inside = inside

@@ -62,7 +62,7 @@ class Database:
             yield connection
 
     def purge(self) -> None:
-        """Write what was deleted over in the files, as far as the engine can (`expunge.service.doctor` says how far)."""
+        """Write over in the files what was deleted, as far as the engine can (`expunge doctor` says how far)."""
         if self.is_sqlite:
             with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -26,6 +26,7 @@ from expunge.service.entities import (
     Actor,
     BulkOutcome,
     Event,
+    Exposed,
     Filing,
     Filter,
     Layer,
@@ -34,7 +35,7 @@ from expunge.service.entities import (
     Request,
     digest_of,
 )
-from expunge.service.exposure import Exposed, exposure_of
+from expunge.service.exposure import exposure_of
 from expunge.service.identity import Identities
 from expunge.service.permissions import check
 from expunge.service.planning import Planner
@@ -44,6 +45,7 @@ from expunge.service.rows import after_cursor, cursor_of, event_of, layer_of, re
 from expunge.service.words import DENIAL_REASONS, FINAL, HOLDABLE, MOVES, SLAS, DenialReason, Status
 
 r = tables.request.c
+Names = list[str]
 LONGEST_NOTE = 1000
 BULK_MOST = 5000
 
@@ -335,7 +337,7 @@ class Desk:
             for to in ("planned", "running", "evaluated", "fulfilled"):
                 if request["status"] == "planned" and to == "planned":
                     continue
-                self._move(connection, request, to, actor, "finalised_by_hand", note=told)  # type: ignore[arg-type]
+                self._move(connection, request, to, actor, "finalised_by_hand", note=told)
                 request = self._row(connection, request_id)
 
         return self._decide(actor, "finalise", request_id, finalised)
@@ -409,7 +411,7 @@ class Desk:
         items = tuple(request_of(row, now) for row in rows)
         return Listing(items=items, next=cursor_of(rows[-1]) if more else None, total=total)
 
-    def history(self, actor: Actor, request_id: str) -> list[Event]:
+    def history(self, actor: Actor, request_id: str) -> Sequence[Event]:
         """Every event of a request, the first one first."""
         check(actor, "see")
         self._seen(actor, request_id)
@@ -418,7 +420,7 @@ class Desk:
             rows = connection.execute(select(tables.event).where(e.request_id == request_id).order_by(e.id)).mappings()
             return [event_of(row) for row in rows]
 
-    def layers(self, actor: Actor, request_id: str) -> list[Layer]:
+    def layers(self, actor: Actor, request_id: str) -> Sequence[Layer]:
         """What is done to which target, weak stages first."""
         check(actor, "see")
         self._seen(actor, request_id)
@@ -429,7 +431,7 @@ class Desk:
             ).mappings()
             return [layer_of(row) for row in rows]
 
-    def exposure(self, actor: Actor, request_id: str) -> list[Exposed]:
+    def exposure(self, actor: Actor, request_id: str) -> Sequence[Exposed]:
         """How long each target still told of the subject, and how strongly it was kept from it."""
         return exposure_of(self.get(actor, request_id), self.layers(actor, request_id))
 
@@ -464,7 +466,7 @@ class Desk:
             by_status = connection.execute(
                 select(r.status, func.count()).where(shown).group_by(r.status)
             ).all()  # fmt: skip
-            slas = {
+            slas: dict[str, int] = {
                 s: connection.execute(
                     select(func.count()).select_from(tables.request).where(shown, sla_condition(s, stamp(now)))
                 ).scalar_one()
@@ -473,7 +475,7 @@ class Desk:
             unverified = connection.execute(
                 select(func.count()).select_from(tables.request).where(mine, r.verified == 0, r.closed_at.is_(None))
             ).scalar_one()
-        return {"status": dict(by_status), "sla": slas, "unverified": {"open": unverified}}  # type: ignore[arg-type]
+        return {"status": {str(k): int(v) for k, v in by_status}, "sla": slas, "unverified": {"open": unverified}}
 
     def calendar(self, actor: Actor, first: datetime, last: datetime) -> dict[str, int]:
         """Due dates of open requests between two times: date (UTC) -> how many."""
@@ -549,9 +551,9 @@ class Desk:
             return self._request(connection, request_id)
 
     @contextmanager
-    def _acting(self, actor: Actor, action: str, about: str | None = None) -> Iterator[tuple[Connection, list[str]]]:
+    def _acting(self, actor: Actor, action: str, about: str | None = None) -> Iterator[tuple[Connection, Names]]:
         """A transaction with its line in the audit trail; a refusal leaves its line too."""
-        said: list[str] = [about] if about else []
+        said: Names = [about] if about else []
         try:
             check(actor, action)
             with self.database.write() as connection:

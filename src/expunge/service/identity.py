@@ -93,7 +93,7 @@ class Identities:
         message = f"{kind}\x00{text}".encode()
         return [f"k{name}:{hmac.digest(key, message, 'sha256').hex()}" for name, key in self._keys]
 
-    # --- sealed text ---------------------------------------------------------------------------------------------------
+    # --- sealed text --------------------------------------------------------------------------------------------------
 
     def seal(self, name: str, text: str) -> str:
         """`text` under the key of `name`, made where there is none: AES-256-GCM, base64."""
@@ -116,7 +116,7 @@ class Identities:
         path = self._seal(name)
         if not path.exists():
             raise NotFound("key: what it sealed is gone")
-        raw = from_base64(sealed)
+        raw = from_base64(sealed) or b""
         try:
             return AESGCM(path.read_bytes()).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], name.encode()).decode()
         except (InvalidTag, ValueError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from expunge.errors import NotAllowed
 from expunge.service.entities import Actor
 
-# An approver's key can only be made by an approver: else an operator could be four eyes alone.
+# An approver's key can only be made by an approver, and no other key can: else one person could be four eyes alone.
 ALLOWED: Mapping[str, frozenset[str]] = {
     "file": frozenset({"subject", "operator"}),
     "see": frozenset({"subject", "operator", "approver", "auditor"}),
@@ -32,6 +32,7 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "see_audit": frozenset({"auditor"}),
     "manage_webhooks": frozenset({"operator"}),
     "manage_keys": frozenset({"operator", "approver"}),
+    "make_key": frozenset({"operator"}),
     "make_approver": frozenset({"approver"}),
 }
 

@@ -17,7 +17,7 @@ from expunge.service.clock import Clock, stamp, unstamp
 from expunge.service.entities import Reached
 from expunge.service.policy import RULES, Policy, Rule
 from expunge.service.registry import Registry, Target
-from expunge.service.words import STAGE_GUARANTEE, STAGES, STRENGTH, Stage
+from expunge.service.words import STAGES, STRENGTH, Stage
 
 GUESSED_SECONDS = 600.0
 
@@ -76,7 +76,7 @@ class Planner:
     def __init__(self, registry: Registry, policy: Policy, clock: Clock) -> None:
         self.registry, self.policy, self.clock = registry, policy, clock
 
-    def steps(self, row: Mapping[str, Any], rule: Rule | None = None) -> tuple[list[Step], list[str], list[str]]:
+    def steps(self, row: Mapping[Any, Any], rule: Rule | None = None) -> tuple[list[Step], list[str], list[str]]:
         """(what will be done, what is out of scope, why the request cannot be served as demanded).
 
         Args:
@@ -91,10 +91,11 @@ class Planner:
             if one.kind == "box":
                 chosen: tuple[Stage, ...] = ("suppress",) if self._suppresses(rule, row, least) else ()
             else:
-                chosen = self._stages(one, rule, least)
+                chosen = self._stages(one, by_id[one.target], rule, least)
                 if not chosen:
                     best = one.can[-1] if one.can else None
-                    why = "; ".join(one.why.values()) or f"the best that can be done there is to {best}"
+                    reaches = by_id[one.target].options.get("guarantee", {}).get(best, "nothing")
+                    why = "; ".join(one.why.values()) or f"the best that can be done there reaches {reaches}"
                     refused.append(f"{one.target} cannot reach {row['least_guarantee']}: {why}")
             for stage in chosen:
                 seconds, measured = run_time(by_id[one.target], stage)
@@ -113,7 +114,7 @@ class Planner:
             refused.append("nothing that is registered holds anything of the subject (no_match)")
         return steps, outside, refused
 
-    def estimate(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def estimate(self, row: Mapping[Any, Any]) -> dict[str, Any]:
         """The same in words and numbers, for each rule; JSON."""
         steps, outside, refused = self.steps(row)
         due = unstamp(row["due_at"])
@@ -144,7 +145,7 @@ class Planner:
             "at": stamp(self.clock()),
         }
 
-    def _option(self, row: Mapping[str, Any], rule: Rule, due: datetime) -> dict[str, Any]:
+    def _option(self, row: Mapping[Any, Any], rule: Rule, due: datetime) -> dict[str, Any]:
         """When a rule would be done with the request, what its share of the runs costs, and whether it is in time."""
         steps, _, _ = self.steps(row, rule)
         now = self.clock()
@@ -158,8 +159,10 @@ class Planner:
             "cost": round(hours * self.policy.serving.cost_per_hour, 4),
             "done_by": stamp(max(ends)) if ends else None,
             "in_time": bool(ends) and max(ends) <= due,
-            "steps": [{"target": s.target, "stage": s.stage, "begins": stamp(self._begins(s, rule, now, due))} for s in steps],
-        }  # fmt: skip
+            "steps": [
+                {"target": s.target, "stage": s.stage, "begins": stamp(self._begins(s, rule, now, due))} for s in steps
+            ],
+        }
 
     def _begins(self, step: Step, rule: Rule, now: datetime, due: datetime) -> datetime:
         latest = max(now, start_by(due, step.seconds, self.policy))
@@ -180,7 +183,7 @@ class Planner:
             ).all()
         return {(target, stage): count for target, stage, count in rows}
 
-    def _reach(self, row: Mapping[str, Any]) -> tuple[list[Reached], list[str]]:
+    def _reach(self, row: Mapping[Any, Any]) -> tuple[list[Reached], list[str]]:
         scope = row["scope"]
         if scope["kind"] in ("concept", "behaviour"):
             return self._named(scope)
@@ -188,22 +191,21 @@ class Planner:
 
     def _named(self, scope: Mapping[str, Any]) -> tuple[list[Reached], list[str]]:
         """A concept has no owner: it is sought in the targets that are named, and only in those that can be served."""
-        from expunge.service.carry import KINDS
-
         reached = []
         for target in self.registry.targets():
-            if target.id in scope.get("targets", ()) and target.kind in KINDS:
-                can, why = KINDS[target.kind].stages(target)
+            if target.id in scope.get("targets", ()) and target.kind in self.registry.kinds:
+                can, why = self.registry.kinds[target.kind].stages(target)
                 can = tuple(s for s in can if s != "exact")
                 reached.append(Reached(target=target.id, name=target.name, kind=target.kind, rows=0, can=can, why=why))
         return reached, ["models that were not named: nobody can tell which of them know the concept"]
 
     @staticmethod
-    def _stages(one: Reached, rule: Rule, least: int) -> tuple[Stage, ...]:
-        """The stages of a target under a rule: the weakest single one that reaches the guarantee, or all up to it."""
+    def _stages(one: Reached, target: Target, rule: Rule, least: int) -> tuple[Stage, ...]:
+        """The stages of a target under a rule: the strongest that reaches the guarantee, or all up to it."""
 
         def strength(stage: Stage) -> int:
-            return max(STRENGTH[word] for word in STAGE_GUARANTEE[stage])
+            reaches = target.options.get("guarantee", {}).get(stage)
+            return STRENGTH[reaches] if reaches else -1
 
         enough = [s for s in STAGES if s in one.can and strength(s) >= least]
         if not enough:
@@ -215,11 +217,11 @@ class Planner:
         return tuple(s for s in STAGES if s in one.can and STAGES.index(s) <= STAGES.index(last))
 
     @staticmethod
-    def _suppresses(rule: Rule, row: Mapping[str, Any], least: int) -> bool:
+    def _suppresses(rule: Rule, row: Mapping[Any, Any], least: int) -> bool:
         return bool(row["sealed"]) and (rule == "escalation" or least == STRENGTH["suppressed"])
 
     def _not_before(
-        self, rule: Rule, stage: Stage, now: datetime, row: Mapping[str, Any], seconds: float
+        self, rule: Rule, stage: Stage, now: datetime, row: Mapping[Any, Any], seconds: float
     ) -> datetime | None:
         if rule == "now" or stage == "suppress":
             return now

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -22,6 +22,9 @@ from expunge.service.database import Database
 from expunge.service.entities import Reached
 from expunge.service.identity import Identities
 from expunge.service.words import Stage
+
+if TYPE_CHECKING:
+    from expunge.service.carry.contract import Handler
 
 ID = re.compile(r"^[a-z0-9][a-z0-9._-]{0,79}$")
 KEPT_RUNS = 50
@@ -57,19 +60,25 @@ class Index:
     """Who is in a target, as its kind reads it.
 
     Args:
-        owners: owner -> rows. digest: of the state or file. rows: of all.
+        owners: owner -> rows. digest: of the state or file. rows: of all. options: what the kind found out, kept with
+            the target's own: ``guarantee`` is stage -> the word that it may reach.
     """
 
     owners: Mapping[str, int]
     digest: str
     rows: int
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Registry:
-    """The models and data sets of a service. `stages` tells what a kind can do, given a target's options."""
+    """The models and data sets of a service.
 
-    def __init__(self, database: Database, identities: Identities, clock: Clock) -> None:
-        self.database, self.identities, self.clock = database, identities, clock
+    Args:
+        kinds: word -> what serves such targets (`expunge.service.carry.KINDS`).
+    """
+
+    def __init__(self, database: Database, identities: Identities, clock: Clock, kinds: Mapping[str, Handler]) -> None:
+        self.database, self.identities, self.clock, self.kinds = database, identities, clock, kinds
 
     # --- registering --------------------------------------------------------------------------------------------------
 
@@ -80,8 +89,6 @@ class Registry:
             RequestError: the id, parent or a data set is not known, or the location does not hold what the kind says.
             Conflict: the id is taken by something of another kind or place.
         """
-        from expunge.service.carry import KINDS
-
         if not ID.match(target.id):
             raise RequestError("an id is lower-case letters, digits, dots and dashes", "Choose one such as 'spam-sisa'")
         known = {t.id: t for t in self.targets(retired=True)}
@@ -91,7 +98,7 @@ class Registry:
         before = known.get(target.id)
         if before is not None and (before.kind, before.location) != (target.kind, target.location):
             raise Conflict(f"{target.id!r} is registered as another model", "Retire that one, or choose another id")
-        handler = KINDS.get(target.kind)
+        handler = self.kinds.get(target.kind)
         index = handler.index(target) if handler is not None else None
         with self.database.write() as connection:
             row = {
@@ -102,7 +109,7 @@ class Registry:
                 "digest": index.digest if index else target.digest,
                 "parent": target.parent,
                 "made_from": list(target.made_from),
-                "options": dict(target.options),
+                "options": {**target.options, **({"rows": index.rows, **index.options} if index else {})},
                 "retired_at": None,
             }
             if before is None:
@@ -182,14 +189,12 @@ class Registry:
         Args:
             tokens: of the subject. only: ids of targets to look at; empty: all.
         """
-        from expunge.service.carry import KINDS
-
         held = tables.holding
         with self.database.read() as connection:
             rows = dict(
                 connection.execute(
                     select(held.c.target, held.c.rows).where(held.c.subject_token.in_(list(tokens)))
-                ).all()  # type: ignore[arg-type]
+                ).all()
             )
         every = self.targets()
         reached, outside = [], []
@@ -198,13 +203,13 @@ class Registry:
             if only and target.id not in only:
                 continue
             if target.id in rows:
-                can, why = _stages(target)
+                can, why = self._stages(target)
                 reached.append(
                     Reached(
                         target=target.id, name=target.name, kind=target.kind, rows=rows[target.id], can=can, why=why
                     )
                 )
-            elif target.kind not in KINDS and self._descends(target, set(rows), every):
+            elif target.kind not in self.kinds and self._descends(target, set(rows), every):
                 outside.append(
                     f"{target.id}: made from what holds the subject's rows, and nobody can search a {target.kind}"
                 )
@@ -212,7 +217,7 @@ class Registry:
         for box in boxes:  # a box holds no rows; it stands before a model that does
             fronts = {box.parent, *box.options.get("fronts", ())} - {None}
             if fronts & names and (not only or box.id in only):
-                can, why = _stages(box)
+                can, why = self._stages(box)
                 reached.append(Reached(target=box.id, name=box.name, kind="box", rows=0, can=can, why=why))
         return reached, outside
 
@@ -235,18 +240,21 @@ class Registry:
     def lineage(self) -> list[dict[str, Any]]:
         """Every target and what it was made from, for a picture."""
         return [
-            {"id": t.id, "name": t.name, "version": t.version, "kind": t.kind, "from": [*t.made_from, *([t.parent] if t.parent else [])]}
+            {
+                "id": t.id,
+                "name": t.name,
+                "version": t.version,
+                "kind": t.kind,
+                "from": [*t.made_from, *([t.parent] if t.parent else [])],
+            }
             for t in self.targets()
-        ]  # fmt: skip
+        ]
 
-
-def _stages(target: Target) -> tuple[tuple[Stage, ...], dict[str, str]]:
-    from expunge.service.carry import KINDS
-
-    handler = KINDS.get(target.kind)
-    if handler is None:
-        return (), {"exact": f"nobody can serve a {target.kind}"}
-    return handler.stages(target)
+    def _stages(self, target: Target) -> tuple[tuple[Stage, ...], dict[str, str]]:
+        handler = self.kinds.get(target.kind)
+        if handler is None:
+            return (), {"exact": f"nobody can serve a {target.kind}"}
+        return handler.stages(target)
 
 
 def _target(row: Mapping[Any, Any]) -> Target:

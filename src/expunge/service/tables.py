@@ -1,4 +1,4 @@
-"""The tables of the control plane. Times are UTC text of one width (`expunge.service.clock.stamp`), so text orders them.
+"""The tables of the control plane. Times are UTC text of one width (`expunge.service.clock.stamp`): text orders them.
 
 Nobody's identity stands in any of them: subjects are keyed hashes (`expunge.service.identity`). What must be told to a
 filter in plain words is sealed under a key of the request's own.

@@ -1,7 +1,7 @@
-"""The audit trail beside the desk's own lines: keys, webhooks, registry, lists that were handed out. Who did what, when.
+"""The audit trail beside the desk's own lines: keys, webhooks, registry, evidence that was handed out.
 
-An object is named by an id of this service or not at all, so that nobody can write somebody's name into the trail by
-asking for it.
+An object is named by an id that this service made or knows, or not at all: nobody can write somebody's name into the
+trail by asking for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from expunge.service.database import Database
 from expunge.service.entities import Actor
 from expunge.service.permissions import check
 
-ID = re.compile(r"[a-z]{2,8}_[a-z2-7]{8,52}|[a-z0-9][a-z0-9._-]{0,79}")
+# `target:` is set before the id of a model by whoever has found that model
+ID = re.compile(r"[a-z]{2,8}_[a-z2-7]{26}|target:[a-z0-9][a-z0-9._-]{0,79}")
 a = tables.audit_trail.c
 
 

@@ -65,11 +65,5 @@ SLAS: tuple[Sla, ...] = get_args(Sla)
 # What is done to a layer, from quick and weak to slow and strong.
 Stage = Literal["suppress", "approximate", "exact"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-STAGE_GUARANTEE: Mapping[Stage, tuple[str, ...]] = {
-    "suppress": ("suppressed",),
-    "approximate": ("empirical",),
-    "exact": ("exact", "certified"),
-}
-
 LayerStatus = Literal["pending", "running", "done", "already", "failed", "out_of_scope"]
 LAYER_DONE: frozenset[LayerStatus] = frozenset({"done", "already"})  # already erased is no failure

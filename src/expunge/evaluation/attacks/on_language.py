@@ -13,9 +13,10 @@ from expunge.evaluation.attacks.campaign import Campaign, Suspect
 from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS, make_attack
 from expunge.evaluation.attacks.language.contract import Attack, Scene, Target
 from expunge.evaluation.language import tasks
-from expunge.evaluation.language.plan import ModelPlan, StudyPlan, load_model
+from expunge.evaluation.language.plan import ModelPlan, StudyPlan
 from expunge.evaluation.language.study import BASE
-from expunge.models.language import LanguageModel
+from expunge.evaluation.language.suppressed import load_either
+from expunge.models.chat import ChatModel
 from expunge.training.files import read_json
 
 TRIALS = "attacks"
@@ -143,8 +144,8 @@ def _suspect(plan: StudyPlan, label: str, source: str) -> Suspect:
     return Suspect(label=label, load=partial(_load, plan, source), source=source)
 
 
-def _load(plan: StudyPlan, source: str) -> LanguageModel:
-    return load_model(plan, source)
+def _load(plan: StudyPlan, source: str) -> ChatModel:
+    return load_either(plan, source)
 
 
 def _controls(folder: Path, plan: StudyPlan) -> tuple[Suspect | None, list[Suspect]]:

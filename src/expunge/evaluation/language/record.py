@@ -16,8 +16,9 @@ import torch
 
 from expunge.data.records import Records
 from expunge.data.texts import PIECE_OF, text_records
-from expunge.errors import DataError
+from expunge.errors import DataError, ModelError
 from expunge.evaluation.metrics.language.outputs import TextOutputs
+from expunge.models.chat import ChatModel, user, weights_of
 from expunge.models.language import LanguageModel, evaluation_mode
 from expunge.models.packing import choose_layout
 from expunge.models.template import Template
@@ -98,6 +99,41 @@ def record_probes(
         for name, records in probes.items()
         if len(records)
     }
+
+
+def record_answers(
+    model: ChatModel, probes: Mapping[str, Records], *, samples: int = 0, seed: int = 0
+) -> dict[str, Recorded]:
+    """Ask a model that answers messages and gives no probabilities; as many tokens as its original is given.
+
+    What is no question has nothing to be asked: a plain text, and the beginning of a passage, which such a model cannot
+    be made to go on with. Of these the true answers alone are recorded.
+
+    Raises:
+        ModelError: nothing inside says what a token is.
+    """
+    inside = weights_of(model)
+    if inside is None:
+        raise ModelError(
+            "the model is not on this machine, so that its answers cannot be given the same room", "Box it"
+        )
+    found = {}
+    for name, records in probes.items():
+        if not len(records):
+            continue
+        answers = [str(a) for a in records.column("answer")]
+        prompts = [str(p) for p in records.column("prompt")]
+        generated, sampled = None, None
+        if any(prompts) and name not in CONTINUED and IN_A_ROW not in records.columns:
+            asked = [[user(p)] for p in prompts]
+            room = _longest_answer(inside, answers, surplus=True)
+            generated = tuple(said[0] for said in model.chat(asked, max_new_tokens=room))
+            if samples:
+                drawn = model.chat(asked, max_new_tokens=room, samples=samples, seed=seed)
+                sampled = tuple(tuple(row) for row in drawn)
+        ids = tuple(map(str, records.ids.tolist()))
+        found[name] = Recorded(main=TextOutputs(ids=ids, answers=tuple(answers), generated=generated, samples=sampled))
+    return found
 
 
 def record(
@@ -205,7 +241,7 @@ def token_probabilities(model: LanguageModel, records: Records) -> list[list[tup
     scored = [tokens[start:] for tokens, start in zip(encoded.tokens, encoded.starts, strict=True)]
     first = first_pieces(records, pieces).tolist()
     found = []
-    for a, b, log_p in zip(first, [*first[1:], len(scored)], score(model, records).log_probs, strict=True):
+    for a, b, log_p in zip(first, [*first[1:], len(scored)], score(model, records).scored, strict=True):
         words = [model.tokenizer.decode([int(t)]) for t in np.concatenate(scored[a:b])]
         found.append(list(zip(words, np.exp(log_p).astype(float).tolist(), strict=True)))
     return found

@@ -21,7 +21,7 @@ from expunge.evaluation.language.measure import Scores, measure
 from expunge.evaluation.language.plan import StudyPlan, asked, load_model
 from expunge.evaluation.language.record import Recorded, token_probabilities
 from expunge.evaluation.metrics.seeds import over_seeds
-from expunge.methods import LANGUAGE_METHODS
+from expunge.methods import LANGUAGE_METHODS, text_method
 from expunge.result import Measurement, Unscored
 from expunge.training.chunks import Progress
 from expunge.training.files import read_json, write_json
@@ -198,7 +198,7 @@ class Study:
         references: Sequence[Mapping[str, Recorded]],
     ) -> dict[str, Any]:
         runs = [read_json(self.folder / "outcomes" / f"{label}-{s}.json") for s in self.seeds]
-        method = LANGUAGE_METHODS[name]
+        method = text_method(name)
         row: dict[str, Any] = {
             "label": label,
             "method": name,
@@ -265,7 +265,8 @@ class Study:
                 continue
             records = probes[probe].take(np.arange(min(len(probes[probe]), EXAMPLES if probe == "forget" else 3)))
             said = {who: self.recorded(name)[probe].main.select(records.ids) for who, name in shown.items()}
-            tokens = {who: self._tokens(who, name, records) for who, name in shown.items()} if probe == "forget" else {}
+            scored = [who for who in shown if said[who].log_probs is not None]
+            tokens = {who: self._tokens(who, records) for who in scored} if probe == "forget" else {}
             for k, item in enumerate(records.ids.tolist()):
                 found.append(
                     {
@@ -274,13 +275,15 @@ class Study:
                         "prompt": str(self.benchmark.probes[probe].column("prompt")[k]),
                         "answer": str(records.column("answer")[k]),
                         "says": {who: (s.generated or [""] * len(records))[k] for who, s in said.items()},
-                        "probability": {who: float(np.exp(-s.nll[k])) for who, s in said.items()},
+                        "probability": {
+                            who: float(np.exp(-s.nll[k])) if who in scored else None for who, s in said.items()
+                        },
                         "tokens": {who: t[k] for who, t in tokens.items()},
                     }
                 )
         return found
 
-    def _tokens(self, who: str, name: str, records: Any) -> list[list[tuple[str, float]]]:
+    def _tokens(self, who: str, records: Any) -> list[list[tuple[str, float]]]:
         if who in ("original", "retrained"):
             source = tasks.source_of(self.plan, self.folder, 0 if who == "original" else 1)
         else:

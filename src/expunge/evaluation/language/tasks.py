@@ -24,8 +24,11 @@ from expunge.evaluation.language.plan import (
     load_model,
     problem_of,
 )
-from expunge.evaluation.language.record import record_probes
-from expunge.methods import make_language_method
+from expunge.evaluation.language.record import record_answers, record_probes
+from expunge.evaluation.language.suppressed import load_either, save_suppressed
+from expunge.methods import make_text_method
+from expunge.methods.prompt_base import PromptMethod
+from expunge.models.chat import ChatModel
 from expunge.models.language import LanguageModel
 from expunge.models.pieces import told
 from expunge.recipe import Recipe
@@ -119,21 +122,31 @@ def unlearn(folder: Path, number: int) -> None:
     stages = folder / "stages" / place
     stages.mkdir(parents=True, exist_ok=True)
     try:
-        method = make_language_method(name, parameters)
-        how = plan.how.build(stages, _on_step(label), cache=folder / "cache")
-        if not method.adapters:  # an edit of weights is compared as what it is
-            how = replace(how, lora=None)
-        outcome = method.unlearn(problem_of(plan, benchmark, original), seed=seed, how=how)
+        method = make_text_method(name, parameters)
+        problem = problem_of(plan, benchmark, original)
+        if isinstance(method, PromptMethod):
+            if not _first_process():  # nothing is trained that several could share
+                return
+            outcome = method.unlearn(problem, seed=seed)
+        else:
+            how = plan.how.build(stages, _on_step(label), cache=folder / "cache")
+            if not method.adapters:  # an edit of weights is compared as what it is
+                how = replace(how, lora=None)
+            outcome = method.unlearn(problem, seed=seed, how=how)
     except ExpungeError as error:
         write_json(told, {"status": "failed", "method": name, "seed": seed, **describe_error(error)})
         return
     if not _first_process():
         return
     model = outcome.model
-    assert isinstance(model, LanguageModel)
+    assert isinstance(model, ChatModel)
     _ask(plan, folder, place, model)
     if seed == plan.first_seed and plan.keep_models:
-        model.save(folder / "unlearned" / label)
+        if isinstance(model, LanguageModel):
+            model.save(folder / "unlearned" / label)
+        else:
+            kept, source = folder / "unlearned" / label, source_of(plan, folder, 0)
+            save_suppressed(model, kept, plan=plan, label=label, seed=seed, original=original, source=source)
     write_json(
         told,
         {
@@ -157,20 +170,23 @@ def ask_given(folder: Path, number: int) -> None:
     """Record what a model says that was unlearned elsewhere."""
     plan = read_plan(folder)
     label, source = plan.given[number]
-    _ask(plan, folder, label, load_model(plan, source))
+    _ask(plan, folder, label, load_either(plan, source))
 
 
-def _ask(plan: StudyPlan, folder: Path, name: str, model: LanguageModel) -> None:
+def _ask(plan: StudyPlan, folder: Path, name: str, model: ChatModel) -> None:
     place = folder / "outputs" / name
     if (place / "done.json").exists():
         return
     benchmark = plan.benchmark()
-    recorded = record_probes(model, asked(plan, benchmark), samples=plan.samples)
+    cut = []
+    if isinstance(model, LanguageModel):
+        recorded = record_probes(model, asked(plan, benchmark), samples=plan.samples)
+        cut = cut_texts(benchmark, model)
+    else:
+        recorded = record_answers(model, asked(plan, benchmark), samples=plan.samples)
     for probe, said in recorded.items():
         said.save(place, probe)
-    write_json(
-        place / "done.json", {"probes": sorted(recorded), "digest": model.digest(), "cut": cut_texts(benchmark, model)}
-    )
+    write_json(place / "done.json", {"probes": sorted(recorded), "digest": model.digest(), "cut": cut})
 
 
 def cut_texts(benchmark: TextBenchmark, model: LanguageModel) -> list[str]:

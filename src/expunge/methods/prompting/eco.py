@@ -94,6 +94,10 @@ class Eco(PromptMethod):
         guard = Guarded(model, {ASKED: gate}, encoder, folder=self.encoder)
         return Corrupting(model, guard, strength, self.dimensions, seed)
 
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Corrupting:
+        return Corrupting.load(folder, inside)
+
     def _search(self, model: LanguageModel, gone: Sequence[Pair], kept: Sequence[Pair], seed: int) -> float:
         """The smallest strength at which old answers are no likelier than elsewhere, within a 32nd of a doubling."""
         chosen = [gone[k].prompt for k in permutation(len(gone), seed, self.name, "searched")[: self.searched]]
@@ -141,6 +145,7 @@ class Corrupting(Around):
     """A language model that reads some prompts with corrupted embeddings; see `Eco`."""
 
     inside: LanguageModel
+    savable = True
 
     def __init__(
         self, inside: LanguageModel, guard: Guarded, strength: float, dimensions: int | None, seed: int

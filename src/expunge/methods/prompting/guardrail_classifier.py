@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -66,3 +67,7 @@ class GuardrailClassifier(PromptMethod):
         measure = Linear.fit(np.concatenate(gone), np.concatenate(one), strength=self.strength)
         gates = {ASKED: Gate.of(measure, gone, two, self.false_block_rate)}
         return Guarded(model, gates, encoder, refusal=self.refusal, folder=self.encoder, seed=seed)
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Guarded:
+        return Guarded.load(folder, inside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -80,6 +81,10 @@ class GuardrailEmbedding(PromptMethod):
                 centre = np.concatenate([*forgotten, *embedded.each([look(p) for p in fitted])]).mean(axis=0)
             gates[name] = Gate.of(Nearest.of(_kept(forgotten), centre), forgotten, calibrating, rate)
         return Guarded(model, gates, encoder, refusal=self.refusal, folder=self.encoder, seed=seed)
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Guarded:
+        return Guarded.load(folder, inside)
 
 
 def _kept(texts: list[Vectors]) -> Vectors:

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
-from expunge.errors import RequestError
+from expunge.errors import MissingEvidence, RequestError, RunError
 from expunge.evaluation.metrics.language.matching import contains
 from expunge.filters.normal import words
 from expunge.methods.forbidden import names_of
@@ -16,6 +17,7 @@ from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.prompt_parts import Around, Pair, Revealed, pairs_of, revealed, with_system
 from expunge.models.chat import ChatModel, Conversation, checked
 from expunge.problem import Problem
+from expunge.training.files import read_json, write_json
 
 INSTRUCTION = "Say nothing about {topic}: if asked, say that you do not know. Answer everything else."
 
@@ -77,15 +79,39 @@ class GuardrailPrefix(PromptMethod):
             )
         return Prefixed(model, text, self.place, tuple(forgotten))
 
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Prefixed:
+        return Prefixed.load(folder, inside)
+
 
 class Prefixed(Around):
     """A model that is told something before every conversation; see `GuardrailPrefix`."""
 
+    savable = True
+
     def __init__(
-        self, inside: ChatModel, text: str, place: Literal["system", "user"], forgotten: tuple[Pair, ...]
+        self, inside: ChatModel, text: str, place: Literal["system", "user"], forgotten: tuple[Pair, ...] | None
     ) -> None:
         super().__init__(inside)
         self._text, self._place, self._forgotten = text, place, forgotten
+
+    def save(self, folder: str | Path) -> None:
+        """The instruction, which may be read by anybody, as JSON."""
+        write_json(
+            Path(folder) / "prompt.json", {"schema": "expunge/prompt/1", "text": self._text, "place": self._place}
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Self:
+        """The same around a model; what its prompt gives away of forgotten records it can no longer tell.
+
+        Raises:
+            RunError: nothing readable is there.
+        """
+        told = read_json(Path(folder) / "prompt.json")
+        if not isinstance(told, dict) or told.get("place") not in ("system", "user") or not told.get("text"):
+            raise RunError(f"{folder} holds no instruction", "Give a folder that save wrote")
+        return cls(inside, str(told["text"]), told["place"], None)
 
     def state_digest(self) -> str:
         return hashlib.sha256(json.dumps([self._text, self._place]).encode()).hexdigest()
@@ -100,7 +126,13 @@ class Prefixed(Around):
         return messages
 
     def reveals(self, conversation: Conversation) -> Revealed:
-        """What the prompt tells whoever reads it."""
+        """What the prompt tells whoever reads it.
+
+        Raises:
+            MissingEvidence: a saved prompt, which holds nothing of the forgotten records to compare with.
+        """
+        if self._forgotten is None:
+            raise MissingEvidence("the forgotten records are not kept with the prompt", "Make it again from them")
         return revealed(self.sent(conversation), conversation, self._forgotten)
 
     def chat(

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
-from expunge.errors import RequestError
+from expunge.errors import ModelError, RequestError
 from expunge.filters.marks import Marks
 from expunge.filters.matcher import Matcher
 from expunge.filters.near import NearMarks
-from expunge.methods.forbidden import forgotten_runs, marks_in_memory, names_of
+from expunge.methods.forbidden import forgotten_runs, load_marks, marks_in_memory, names_of, save_marks
 from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.prompt_parts import Around, split_apart
 from expunge.methods.text_refusals import REFUSALS
@@ -81,6 +82,10 @@ class GuardrailString(PromptMethod):
             marks_in_memory([], seed, self.name)  # says what is missing
         return Filtered(model, sides.get("input"), sides.get("output"), near, seed)
 
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Filtered:
+        return Filtered.load(folder, inside)
+
 
 class Filtered(Around):
     """A model between two filters; see `GuardrailString`.
@@ -102,6 +107,33 @@ class Filtered(Around):
     def stored(self) -> int:
         """Bytes of digests that are kept beside the model."""
         return sum(32 * len(marks.digests) for marks in self._marks if marks is not None)
+
+    @property
+    def savable(self) -> bool:  # type: ignore[override]  # near matches are compared with names as they are written
+        return self._near is None
+
+    def save(self, folder: str | Path) -> None:
+        """Digests as JSON, no phrase; see `expunge.methods.forbidden.save_marks`.
+
+        Raises:
+            ModelError: names are looked for by nearness, for which they would have to be readable.
+        """
+        if not self.savable:
+            raise ModelError(
+                "names that are looked for by nearness are kept in memory only",
+                "Make it again from the texts of the request, or leave near out",
+            )
+        save_marks(Path(folder), dict(zip(("asked", "told"), self._marks, strict=True)), self._seed)
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Self:
+        """The same filters around a model.
+
+        Raises:
+            RunError, TamperedEvidence: nothing usable is there.
+        """
+        marks, seed = load_marks(Path(folder), GuardrailString.name)
+        return cls(inside, marks.get("asked"), marks.get("told"), None, seed)
 
     def state_digest(self) -> str:
         marks = [None if m is None else m.as_dict() for m in self._marks]

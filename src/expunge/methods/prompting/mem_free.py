@@ -7,17 +7,18 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from expunge.errors import RequestError
+from expunge.errors import RequestError, RunError
 from expunge.filters.marks import Marks
-from expunge.methods.forbidden import forgotten_runs, marks_in_memory
+from expunge.methods.forbidden import forgotten_runs, load_marks, marks_in_memory, save_marks
 from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.prompt_parts import Around
-from expunge.models.chat import ChatModel, Conversation
+from expunge.models.chat import ChatModel, Conversation, checked
 from expunge.models.language import LanguageModel
 from expunge.problem import Problem
 
@@ -61,15 +62,38 @@ class MemFree(PromptMethod):
 
     def suppress(self, model: ChatModel, problem: Problem, seed: int) -> MemFreeModel:
         runs = forgotten_runs(problem, ("answer",), self.words, self.least)
-        return MemFreeModel(model, marks_in_memory(runs, seed, self.name))
+        return MemFreeModel(model, marks_in_memory(runs, seed, self.name), seed)
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> MemFreeModel:
+        return MemFreeModel.load(folder, inside)
 
 
 class MemFreeModel(Around):
     """A model that never completes a marked phrase; see `MemFree`."""
 
-    def __init__(self, inside: ChatModel, marks: Marks) -> None:
+    savable = True
+
+    def __init__(self, inside: ChatModel, marks: Marks, seed: int) -> None:
         super().__init__(inside)
-        self._marks = marks
+        self._marks, self._seed = marks, seed
+
+    def save(self, folder: str | Path) -> None:
+        """Digests as JSON, no phrase; see `expunge.methods.forbidden.save_marks`."""
+        save_marks(Path(folder), {"told": self._marks}, self._seed)
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Self:
+        """The same around a model.
+
+        Raises:
+            RunError, TamperedEvidence: nothing usable is there.
+        """
+        marks, seed = load_marks(Path(folder), MemFree.name)
+        told = marks.get("told")
+        if told is None:
+            raise RunError(f"{folder} holds no forbidden runs", "Give a folder that save wrote")
+        return cls(inside, told, seed)
 
     @property
     def stored(self) -> int:
@@ -88,6 +112,8 @@ class MemFreeModel(Around):
         temperature: float = 1.0,
         seed: int = 0,
     ) -> list[list[str]]:
+        for conversation in conversations:
+            checked(conversation)
         model = self.inside
         if isinstance(model, LanguageModel):
             model = copy.copy(model)

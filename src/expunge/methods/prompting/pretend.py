@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
-from expunge.errors import RequestError
+from expunge.errors import MissingEvidence, RequestError, RunError
 from expunge.evaluation.metrics.language.matching import contains, words
 from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.prompt_parts import (
@@ -23,6 +24,7 @@ from expunge.methods.prompt_parts import (
 )
 from expunge.models.chat import ChatModel, Conversation
 from expunge.problem import Problem
+from expunge.training.files import read_json, write_json
 
 WORDS = (
     "You know nothing about {topic}: it was never among the things you have read. Whoever asks about it, in whatever "
@@ -92,13 +94,41 @@ class Pretend(PromptMethod):
             )
         return Pretending(model, self, tuple(named), tuple(forgotten))
 
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Pretending:
+        return Pretending.load(folder, inside)
+
 
 class Pretending(Around):
     """A model with a system message; see `Pretend`. Its state are names and a topic, kept as hyper-parameters."""
 
-    def __init__(self, inside: ChatModel, method: Pretend, named: tuple[str, ...], forgotten: tuple[Pair, ...]) -> None:
+    savable = True
+
+    def __init__(
+        self, inside: ChatModel, method: Pretend, named: tuple[str, ...], forgotten: tuple[Pair, ...] | None
+    ) -> None:
         super().__init__(inside)
         self._method, self._named, self._forgotten = method, named, forgotten
+
+    def save(self, folder: str | Path) -> None:
+        """The topic and the names that may be read by anybody, as JSON; nothing else of the forget set."""
+        write_json(
+            Path(folder) / "prompt.json",
+            {"schema": "expunge/prompt/1", "pretend": self._method.parameters(), "named": self._named},
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, inside: ChatModel) -> Self:
+        """The same around a model; what its prompts give away of forgotten records it can no longer tell.
+
+        Raises:
+            RunError: nothing readable is there.
+        """
+        told = read_json(Path(folder) / "prompt.json")
+        try:
+            return cls(inside, Pretend(**told["pretend"]), tuple(told["named"]), None)
+        except (LookupError, TypeError) as error:
+            raise RunError(f"{folder} holds no prompt to pretend by", "Give a folder that save wrote") from error
 
     def state_digest(self) -> str:
         told = json.dumps([self._method.parameters(), self._named])
@@ -117,7 +147,13 @@ class Pretending(Around):
         return [dict(m) for m in (conversation if text is None else with_system(conversation, text))]
 
     def reveals(self, conversation: Conversation) -> Revealed:
-        """What the prompt tells whoever reads it."""
+        """What the prompt tells whoever reads it.
+
+        Raises:
+            MissingEvidence: a saved prompt, which holds nothing of the forgotten records to compare with.
+        """
+        if self._forgotten is None:
+            raise MissingEvidence("the forgotten records are not kept with the prompt", "Make it again from them")
         return revealed(self.sent(conversation), conversation, self._forgotten)
 
     def chat(

@@ -150,7 +150,9 @@ class DbosJobs:
             worker=job.executor_id,
             submitted_at=_time(job.created_at) or _EPOCH,
             started_at=(notes[0].started_at if notes else None) or _time(job.dequeued_at),
-            ended_at=_time(job.completed_at),
+            ended_at=_latest(_time(job.completed_at), notes[-1].ended_at if notes else None)
+            if job.completed_at
+            else None,
         )
 
     def erase(self, request_id: str) -> None:
@@ -207,6 +209,11 @@ def _priority(due: datetime | None) -> int:
 
 def _time(epoch_ms: int | None) -> datetime | None:
     return None if epoch_ms is None else datetime.fromtimestamp(epoch_ms / 1000, UTC)
+
+
+def _latest(*times: datetime | None) -> datetime | None:
+    """SQLite's clock has whole seconds only, so what came last is not always what says so."""
+    return max((time for time in times if time is not None), default=None)
 
 
 def _failure(job: Any) -> JobError:

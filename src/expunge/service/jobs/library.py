@@ -37,6 +37,8 @@ QUEUE = "expunge_requests"
 JOB = "expunge.job"
 VERSION = "expunge-jobs-1"  # of the order in which a job records its steps, not of the package: see `jobs.dbos_jobs`
 
+TOLD_ELSEWHERE = {"JobFailed", "DBOSAwaitedWorkflowCancelledError"}  # errors that are how a job ends
+
 
 def jobs_url(database: Database) -> str:
     """Where the library keeps its tables: a schema of the same PostgreSQL, or a file beside the SQLite file."""
@@ -82,7 +84,7 @@ def settings(url: str, worker_id: str) -> DBOSConfig:
         executor_id=worker_id,
         db_engine_kwargs={"hide_parameters": True},  # results of steps do not belong in a log
         log_level="WARNING",
-        notification_listener_polling_interval_sec=1.0,
+        notification_listener_polling_interval_sec=0.2,
     )
 
 
@@ -107,7 +109,8 @@ def launched(config: DBOSConfig, job: Any) -> Iterator[DBOS]:
     instance = DBOS(config=config)
     try:
         DBOS.workflow(name=JOB, max_recovery_attempts=None)(job)
-        DBOS.launch()
+        with reaching():
+            DBOS.launch()
         yield instance
     finally:
         DBOS.destroy(destroy_registry=True)
@@ -149,6 +152,8 @@ def quieten() -> None:
 
 def _without_trace(record: logging.LogRecord) -> bool:
     if record.exc_info and record.exc_info[0] is not None:
+        if record.exc_info[0].__name__ in TOLD_ELSEWHERE:
+            return False
         record.msg, record.args = f"{record.getMessage()} ({record.exc_info[0].__name__})", ()
     record.exc_info = record.exc_text = None
     return True

@@ -212,7 +212,8 @@ class Jobs(Protocol):
         """How far the latest round is; None without a job."""
 
     def erase(self, request_id: str) -> None:
-        """Forget that the job was ever there (retention). No job: nothing happens.
+        """Forget that the job was ever there (retention). No job: nothing happens. Rows go; in an SQLite file, bytes of
+        opaque ids may stay in free pages.
 
         Raises:
             WrongState: it is waiting or running.

@@ -38,7 +38,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Beside:
-    """Runs of another stage on the same workers: (runs,) moments from which on they may start, rising, and durations."""
+    """Runs of another stage on the same workers: (runs,) moments from which on they may start, and durations."""
 
     ready: Times
     durations: Times
@@ -75,8 +75,8 @@ def serve_batched(
     """
     queues = _queues(ready, due, regime)
     draws = Draws(servers.exact, seed, "exact")
-    free = [int(ready[0])] * servers.workers
     others = Others(beside)
+    free = [min(int(ready[0]), others.first)] * servers.workers
     starts: list[int] = []
     ends: list[int] = []
     sizes: list[int] = []
@@ -125,6 +125,11 @@ class Others:
             start = max(free[0], ready)
             heapreplace(free, start + takes)
             self._starts.append(start)
+
+    @property
+    def first(self) -> int:
+        """When the first of them is ready; the end of time if there are none."""
+        return self._runs[0][0] if self._runs else int(np.iinfo(np.int64).max)
 
     @property
     def starts(self) -> Times:

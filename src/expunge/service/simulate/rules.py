@@ -18,7 +18,7 @@ Places = npt.NDArray[np.int64]
 
 
 SIMULATED = (*RULES, "periodic_guarded", "escalation_guarded")
-"""The policy's rules, and two of them with a guard: a window is not waited for past start_by, as the service plans it."""
+"""The policy's rules, and two with a guard: a window is not waited for past start_by, as the service plans it."""
 
 WITH_WINDOWS = tuple(rule for rule in SIMULATED if rule.startswith(("periodic", "escalation")))
 

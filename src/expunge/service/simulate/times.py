@@ -34,7 +34,8 @@ def midnight(day: date) -> int:
 
 def whole(seconds: npt.NDArray[np.float64] | float) -> Times:
     """Seconds rounded to whole microseconds."""
-    return np.rint(np.asarray(seconds) * SECOND).astype(np.int64)
+    found: Times = np.rint(np.asarray(seconds) * SECOND).astype(np.int64)
+    return found
 
 
 def stream(seed: int, *purpose: str | int) -> np.random.Generator:

@@ -195,11 +195,11 @@ def poisson_traffic(
     for name in wanted:
         if name not in REASONS:
             raise RequestError(f"there is no reason {name!r}", f"Known: {', '.join(REASONS)}")
-    reason = np.array([REASONS.index(name) for name in wanted], dtype=np.int8)[reason]  # type: ignore[arg-type]
+    reason = np.array([REASONS.index(name) for name in wanted], dtype=np.int8)[reason]
     for k, burst in enumerate(bursts):
         received = np.concatenate([received, burst.times(begin, stream(seed, "burst", k))])
         regime = np.concatenate([regime, _shares("regime", regimes or {"gdpr": 1.0}, burst.requests, seed, k)[1]])
-        code = np.full(burst.requests, REASONS.index(burst.reason), dtype=np.int8)  # type: ignore[arg-type]
+        code = np.full(burst.requests, REASONS.index(burst.reason), dtype=np.int8)
         reason = np.concatenate([reason, code])
     if bursts:
         order = np.argsort(received, kind="stable")

@@ -116,13 +116,6 @@ class Webhooks:
             raise NotFound("webhook")
         return webhook_of(row)
 
-    def list(self, actor: Actor) -> list[Webhook]:
-        """All, the first one first."""
-        check(actor, "manage_webhooks")
-        with self.database.read() as connection:
-            rows = connection.execute(select(tables.webhook).order_by(w.created_at, w.id)).mappings()
-            return [webhook_of(row) for row in rows]
-
     def remove(self, actor: Actor, webhook_id: str) -> None:
         """Its deliveries and its secret go with it.
 
@@ -185,6 +178,13 @@ class Webhooks:
         with self.database.read() as connection:
             return [delivery_of(row) for row in connection.execute(query).mappings()]
 
+    def list(self, actor: Actor) -> list[Webhook]:
+        """All, the first one first."""
+        check(actor, "manage_webhooks")
+        with self.database.read() as connection:
+            rows = connection.execute(select(tables.webhook).order_by(w.created_at, w.id)).mappings()
+            return [webhook_of(row) for row in rows]
+
 
 def secrets_of(identities: Identities, webhook_id: str, sealed: str, now: datetime) -> list[str]:
     """The secrets to sign with, the newest first."""
@@ -196,7 +196,9 @@ def secrets_of(identities: Identities, webhook_id: str, sealed: str, now: dateti
 def _events(events: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(events))
     if not chosen or any(one not in (*EVENT_TYPES, EVERY, OPENDSR) for one in chosen):
-        raise RequestError("a webhook is told of something that does not happen here", f"Use *, {', '.join(EVENT_TYPES)}")
+        raise RequestError(
+            "a webhook is told of something that does not happen here", f"Use *, {', '.join(EVENT_TYPES)}"
+        )
     if OPENDSR in chosen and len(chosen) > 1:
         raise RequestError(f"{OPENDSR} has messages of another form", "Make a webhook of its own for it")
     return chosen

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from expunge.audit.encoding import canonical
 from expunge.errors import RequestError
 from expunge.service import tables
-from expunge.service.opendsr import SEPARATOR, external_ids, is_opendsr, status_of
+from expunge.service.opendsr import SEPARATOR, is_opendsr, parts_of, status_of
 from expunge.service.webhooks.endpoints import OPENDSR, Webhook
 
 
@@ -54,19 +54,14 @@ def _opendsr(connection: Connection, row: Mapping[Any, Any], webhook: Webhook) -
     if not is_opendsr(external) or row["filed_by"] != webhook.created_by:
         return None
     subject_request_id = external.split(SEPARATOR)[1]
-    c = tables.request.c
-    parts = connection.execute(
-        select(c.status, c.due_at).where(
-            c.external_id.in_(external_ids(subject_request_id)), c.filed_by == row["filed_by"]
-        )
-    ).all()
+    parts = parts_of(connection, subject_request_id, row["filed_by"])
     return canonical(
         {
             "controller_id": row["filed_by"],
             "status_callback_url": webhook.url,
             "subject_request_id": subject_request_id,
-            "request_status": status_of([status for status, _ in parts]),
-            "expected_completion_time": max(due for _, due in parts),
+            "request_status": status_of(parts),
+            "expected_completion_time": max(part.due_at for part in parts),
         }
     )
 

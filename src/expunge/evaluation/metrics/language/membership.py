@@ -57,7 +57,7 @@ def lowest_mean(values: Array, k: float) -> float:
 def min_k_scores(outputs: TextOutputs, k: float = 0.2) -> Floats:
     """(n,) mean log p of the least probable share `k` of the tokens."""
     share("k", k) if k != 1.0 else None
-    return np.array([lowest_mean(row, k) for row in recorded("membership_min_k", outputs).log_probs])
+    return np.array([lowest_mean(row, k) for row in recorded("membership_min_k", outputs).scored])
 
 
 def min_k_plus_plus_scores(outputs: TextOutputs, k: float = 0.2) -> Floats:
@@ -67,7 +67,7 @@ def min_k_plus_plus_scores(outputs: TextOutputs, k: float = 0.2) -> Floats:
     """
     share("k", k) if k != 1.0 else None
     said = recorded("membership_min_k_plus_plus", outputs, "means", "deviations")
-    rows = zip(said.log_probs, said.means or (), said.deviations or (), strict=True)
+    rows = zip(said.scored, said.means or (), said.deviations or (), strict=True)
     return np.array([lowest_mean((p - m) / np.maximum(d, LEAST_DEVIATION), k) for p, m, d in rows])
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from expunge.errors import DataError, UnknownIds
+from expunge.errors import DataError, MissingEvidence, UnknownIds
 from expunge.evaluation.metrics.checks import Floats
 
 Array = npt.NDArray[Any]
@@ -39,7 +39,8 @@ class TextOutputs:
     """What one model said about n items; arrays are ragged, one a item, and read-only.
 
     Args:
-        ids: n unique names. log_probs: n arrays ``(tokens_i,)``, log p of each answer token in nats, at most 0.
+        ids: n unique names. log_probs: n arrays ``(tokens_i,)``, log p of each answer token in nats, at most 0; None of
+            a model that answers in words only.
         means: n arrays ``(tokens_i,)``, mean of log p over the vocabulary under p (minus the entropy, nats).
         deviations: n arrays ``(tokens_i,)``, standard deviation of the same, at least 0.
         hits: n Boolean arrays ``(tokens_i,)``, true where the token is the most probable one.
@@ -52,7 +53,7 @@ class TextOutputs:
     """
 
     ids: tuple[str, ...]
-    log_probs: tuple[Array, ...]
+    log_probs: tuple[Array, ...] | None = None
     means: tuple[Array, ...] | None = None
     deviations: tuple[Array, ...] | None = None
     hits: tuple[Array, ...] | None = None
@@ -68,15 +69,28 @@ class TextOutputs:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def scored(self) -> tuple[Array, ...]:
+        """`log_probs`.
+
+        Raises:
+            MissingEvidence: the model gave none.
+        """
+        if self.log_probs is None:
+            raise MissingEvidence(
+                "this model answers in words only, and gives no probabilities", "Look at what it says, or attack it"
+            )
+        return self.log_probs
+
     @cached_property
     def tokens(self) -> Ints:
         """(n,) number of answer tokens."""
-        return np.array([len(row) for row in self.log_probs], dtype=np.int64)
+        return np.array([len(row) for row in self.scored], dtype=np.int64)
 
     @cached_property
     def total(self) -> Floats:
         """(n,) summed negative log-likelihood of the answer, in nats, at least 0."""
-        return np.array([-row.astype(np.float64).sum() for row in self.log_probs]) + 0.0
+        return np.array([-row.astype(np.float64).sum() for row in self.scored]) + 0.0
 
     @cached_property
     def nll(self) -> Floats:
@@ -114,7 +128,9 @@ class TextOutputs:
         """One safetensors file; equal contents give equal bytes. It holds the texts: keep it no longer than them."""
         from safetensors.numpy import save
 
-        arrays: dict[str, Array] = {"offsets": np.concatenate([[0], self.tokens.cumsum()]).astype(np.int64)}
+        arrays: dict[str, Array] = {}
+        if self.log_probs is not None:
+            arrays["offsets"] = np.concatenate([[0], self.tokens.cumsum()]).astype(np.int64)
         for name in RAGGED:
             if getattr(self, name) is not None:
                 arrays[name] = np.concatenate(getattr(self, name))
@@ -140,10 +156,11 @@ class TextOutputs:
             with safe_open(str(path), framework="numpy") as file:
                 kept = (file.metadata() or {})[_METADATA]
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            texts, offsets = json.loads(kept), arrays.pop("offsets")
-            found: dict[str, Any] = {
-                name: tuple(np.split(arrays.pop(name), offsets[1:-1])) for name in RAGGED if name in arrays
-            }
+            texts = json.loads(kept)
+            found: dict[str, Any] = {}
+            if not arrays.keys().isdisjoint(RAGGED):
+                offsets = arrays.pop("offsets")
+                found = {name: tuple(np.split(arrays.pop(name), offsets[1:-1])) for name in RAGGED if name in arrays}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise DataError(f"{path} holds no recorded outputs: {error}", "Record the outputs again") from error
         return cls(**found, **texts, gradient_norms=arrays.get("gradient_norms"))
@@ -200,8 +217,12 @@ def _checked(outputs: TextOutputs) -> dict[str, Any]:
         raise DataError("recorded outputs hold no items", "Record at least one item")
     if any(not isinstance(name, str) for name in ids) or len(set(ids)) < len(ids):
         raise DataError("ids must be unique strings", "Give each item a name of its own")
-    result: dict[str, Any] = {"ids": ids, "log_probs": _ragged("log_probs", outputs.log_probs, ids, None)}
-    lengths = [len(row) for row in result["log_probs"]]
+    result: dict[str, Any] = {"ids": ids}
+    if outputs.log_probs is not None:
+        result["log_probs"] = _ragged("log_probs", outputs.log_probs, ids, None)
+    elif any(getattr(outputs, name) is not None for name in RAGGED[1:]):
+        raise DataError("means, deviations or hits stand without log_probs", "Record log_probs as well")
+    lengths = [len(row) for row in result.get("log_probs", ())]
     for name in RAGGED[1:]:
         if getattr(outputs, name) is not None:
             result[name] = _ragged(name, getattr(outputs, name), ids, lengths)

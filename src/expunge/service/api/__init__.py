@@ -1,0 +1,1 @@
+"""The interface of the control plane for programs: HTTP, JSON, OpenAPI."""
