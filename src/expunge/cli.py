@@ -13,6 +13,8 @@ from expunge import __version__, commands, language_commands
 from expunge.errors import ExpungeError, UnknownName
 from expunge.planner.command import plan
 from expunge.progress import progress_bars
+from expunge.service import commands as service_commands
+from expunge.service.simulate.command import simulate
 from expunge.serving import commands as serving_commands
 
 if TYPE_CHECKING:
@@ -257,11 +259,17 @@ for benchmark, about in language_commands.ABOUT.items():
 app.command()(language_commands.evaluate)
 app.command()(language_commands.attack)
 app.command()(language_commands.scope)
+app.command()(language_commands.streisand)
 app.command()(plan)
 app.add_typer(commands.audit, name="audit")
 app.add_typer(commands.keys, name="keys")
 app.command()(serving_commands.serve_model)
 app.add_typer(serving_commands.box, name="box")
+for command in (service_commands.serve, service_commands.worker, service_commands.doctor, simulate):
+    app.command()(command)
+app.add_typer(service_commands.requests, name="requests")
+app.add_typer(service_commands.targets, name="targets")
+app.add_typer(service_commands.access, name="access")
 
 
 def _from_interrupt(error: BaseException | None) -> bool:

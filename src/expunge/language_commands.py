@@ -353,6 +353,53 @@ def scope(
         typer.echo(f"confirmed; next: expunge run {folder / REQUEST}")
 
 
+def streisand(
+    request: Annotated[Path, typer.Argument(help="A request on a language model, of which nothing is changed.")],
+    samples: Annotated[int, typer.Option(min=1, help="Answers drawn for each fact in each condition.")] = 16,
+    facts: Annotated[int, typer.Option(min=1, help="Most facts looked at; of more so many are drawn.")] = 50,
+    described: Annotated[
+        str | None, typer.Option(help="What the prompt says instead of a name, in words anybody may read.")
+    ] = None,
+    spell: Annotated[
+        bool, typer.Option("--spell", help="Also try a prompt that spells each answer out; on this machine only.")
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="The names may be told to whoever runs the endpoint.")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Ask an OpenAI-compatible endpoint instead of the request's model.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the model there.")] = "",
+    key_variable: Annotated[str | None, typer.Option(help="Environment variable that holds its key.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples, and of the facts that are drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", help="File for the outcome: ids and numbers, no texts.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure whether a prompt that names what is to be kept back brings it out, before one is written."""
+    from expunge.evaluation.streisand import UNNAMED, check_naming
+    from expunge.language_request import LanguageRequest, from_folder
+    from expunge.language_run import model_of, text_options
+    from expunge.models.endpoint import Endpoint
+    from expunge.request import read_document
+    from expunge.training.files import write_json
+
+    asked = LanguageRequest.parse(from_folder(read_document(request), request.parent), str(request))
+    model = model_of(asked) if url is None else Endpoint(url=url, name=name, key_variable=key_variable)
+    found = check_naming(
+        model,
+        text_options(asked),
+        most=facts,
+        samples=samples,
+        unnamed=described or UNNAMED,
+        spell=spell,
+        public=public,
+        seed=seed,
+    )
+    if out is not None:
+        write_json(out, found.as_dict())
+    typer.echo(json.dumps(found.as_dict(), ensure_ascii=False) if as_json else "\n".join(found.lines()))
+
+
 def forms(
     forms: Annotated[str, typer.Option(help="Names with commas between, or `all`.")] = "all",
     attacks: Annotated[str, typer.Option(help="Names with commas between, or `all` (see `expunge attacks`).")] = "all",

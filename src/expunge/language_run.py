@@ -85,11 +85,17 @@ class LanguagePlan:
             f"request {self.request.id}: forget {t['forget']} texts by {self.method.name}, keep {t['retain']}",
             *self.cut,
             f"guarantee at most: {self.method.guarantee.word}",
+            *self._before_naming(),
             f"model: {self.parameters:,} parameters, {self.trained:,} of them trained, on {self.request.model.device}; "
             f"batches {self.layout}",
             f"time: about {self.seconds:.0f} s; memory: about {self.memory / 2**30:.2f} GiB; "
             f"disk: about {self.disk / 2**30:.2f} GiB in {self.folder}",
         ]
+
+    def _before_naming(self) -> list[str]:
+        if not isinstance(self.method, PromptMethod) or not self.method.in_prompt:
+            return []
+        return ["the model is told something in its prompt: `expunge streisand` measures whether that brings it out"]
 
 
 def rank() -> int:
@@ -118,10 +124,10 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
     elif request.lora is not None and not method.adapters:
         raise RequestError(f"{method.name} edits weights directly, which lora leaves alone", "Run it without lora")
     request.check_confirmed()
-    texts = load_files(**_data(request))
+    texts = load_files(**text_options(request))
     if isinstance(method, PromptMethod):
         _check_askable(texts, method)
-    model = _model(request)
+    model = model_of(request)
     sets = {"forget": texts.forget, "retain": texts.retain}
     pieces = {name: model.pieces(records) for name, records in sets.items()}
     encoded = {name: model.encode(records) for name, records in pieces.items()}
@@ -177,7 +183,7 @@ def execute_language(
     if rank() == 0:
         write_json(folder / "request.json", frozen)
         write_json(folder / "plan.json", plan.as_dict())
-    data, notes = _data(request), []
+    data, notes = text_options(request), []
     if not plan.texts["retain"] and isinstance(plan.method, TextMethod) and "retain" in plan.method.wants():
         data["retain"] = {"source": str(_own(request, folder))}
         notes.append(CHOSEN)
@@ -277,8 +283,8 @@ def _check_askable(texts: TextBenchmark, method: PromptMethod) -> None:
         )
 
 
-def _data(request: LanguageRequest) -> dict[str, Any]:
-    """Arguments of `load_files`."""
+def text_options(request: LanguageRequest) -> dict[str, Any]:
+    """What a request says of its texts, as arguments of `load_files`."""
     return {
         "forget": request.forget.options(),
         "retain": None if request.retain is None else request.retain.options(),
@@ -289,7 +295,13 @@ def _data(request: LanguageRequest) -> dict[str, Any]:
     }
 
 
-def _model(request: LanguageRequest) -> LanguageModel:
+def model_of(request: LanguageRequest) -> LanguageModel:
+    """The model of a request, loaded.
+
+    Raises:
+        RequestError, ModelError.
+    """
+    _check_local(request)
     part = request.model
     template = None if part.template is None else Template(**part.template.model_dump())
     return LanguageModel.load(part.name, template=template, device=part.device, dtype=part.dtype)
@@ -299,7 +311,7 @@ def _own(request: LanguageRequest, folder: Path) -> Path:
     """Texts of the original's own, written once."""
     path = folder / "work" / "own-texts.jsonl"
     if rank() == 0 and not path.exists():
-        write_texts(own_texts(_model(request), OWN_TEXTS, request.seed), path)
+        write_texts(own_texts(model_of(request), OWN_TEXTS, request.seed), path)
     while not path.exists():  # the other processes wait for the first
         time.sleep(0.2)
     return path

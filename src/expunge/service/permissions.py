@@ -10,6 +10,7 @@ from expunge.service.entities import Actor
 # An approver's key can only be made by an approver, and no other key can: else one person could be four eyes alone.
 ALLOWED: Mapping[str, frozenset[str]] = {
     "file": frozenset({"subject", "operator"}),
+    "file_for_others": frozenset({"operator"}),
     "see": frozenset({"subject", "operator", "approver", "auditor"}),
     "list": frozenset({"subject", "operator", "approver", "auditor"}),
     "verify": frozenset({"operator"}),
@@ -30,6 +31,8 @@ ALLOWED: Mapping[str, frozenset[str]] = {
     "see_log": frozenset({"operator", "approver", "auditor"}),
     "see_certificate": frozenset({"subject", "operator", "approver", "auditor"}),
     "see_audit": frozenset({"auditor"}),
+    "see_metrics": frozenset({"operator", "approver", "auditor"}),
+    "erase": frozenset({"approver"}),
     "manage_webhooks": frozenset({"operator"}),
     "manage_keys": frozenset({"operator", "approver"}),
     "make_key": frozenset({"operator"}),

@@ -6,7 +6,7 @@ filter in plain words is sealed under a key of the request's own.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import JSON, Column, Float, Index, Integer, MetaData, Table, Text
 
 metadata = MetaData()
 SCHEMA = 1
@@ -44,11 +44,27 @@ request = Table(
     Column("version", Integer, nullable=False),
     Column("minimised_at", Text),
     Index("request_by_due", "due_at", "id"),
+    Index("request_by_verified", "verified", "due_at", "id"),
     Index("request_by_status", "status", "due_at", "id"),
     Index("request_by_subject", "subject_token"),
     Index("request_by_receipt", "received_at"),
     Index("request_by_external", "external_id"),
     Index("request_by_closing", "closed_at"),
+    # lists and counts are answered from this one alone: rows are wide, and reading 50,000 of them takes half a second
+    Index(
+        "request_by_standing",
+        "verified",
+        "closed_at",
+        "due_at",
+        "id",
+        "soon_at",
+        "limit_at",
+        "extended_at",
+        "status",
+        "reason",
+        "regime",
+        "received_at",
+    ),
 )
 
 event = Table(
@@ -130,7 +146,7 @@ suppressed = Table(
     "suppressed",
     metadata,
     Column("subject_token", Text, primary_key=True),
-    Column("request_id", Text, ForeignKey("request.id"), nullable=False),
+    Column("request_id", Text),  # None once the request was erased
     Column("since", Text, nullable=False),
     Column("until", Text),
 )

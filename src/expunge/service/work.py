@@ -94,9 +94,15 @@ class WorkRoom:
     # --- batching -----------------------------------------------------------------------------------------------------
 
     def batches_due(self) -> list[str]:
-        """Put the layers that should begin now into batches; the ids of all batches that wait, old ones included."""
+        """Put the layers that should begin now into batches; the ids of all batches that wait, old ones included.
+
+        A target has one open batch at a time: two runs on the same model would only wait for each other.
+        """
         service, now = self.service, self.service.clock()
         with service.database.write() as connection:
+            if not service.database.is_sqlite:  # several dispatchers, one at a time
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7240164)")
+            busy = set(connection.execute(select(b.target).where(b.status.in_(("pending", "running")))).scalars())
             rows = connection.execute(
                 select(y.request_id, y.target, y.stage, y.not_before, r.due_at)
                 .join(tables.request, r.id == y.request_id)
@@ -105,13 +111,15 @@ class WorkRoom:
             ).all()
             groups: dict[tuple[str, str], list[Any]] = {}
             for row in rows:
-                groups.setdefault((row.target, row.stage), []).append(row)
+                if row.target not in busy:
+                    groups.setdefault((row.target, row.stage), []).append(row)
             targets = {t.id: t for t in service.registry.targets(retired=True)}
             for (target, stage), waiting in groups.items():
                 seconds, _ = run_time(targets[target], stage)  # type: ignore[arg-type]
-                chosen = self._chosen(waiting, seconds, now)
-                for start in range(0, len(chosen), service.policy.serving.largest_batch):
-                    self._open(connection, target, stage, chosen[start : start + service.policy.serving.largest_batch])
+                chosen = self._chosen(waiting, seconds, now)[: service.policy.serving.largest_batch]
+                if chosen and target not in busy:
+                    self._open(connection, target, stage, chosen)
+                    busy.add(target)
             return list(
                 connection.execute(
                     select(b.id).where(b.status.in_(("pending", "running"))).order_by(b.created_at)

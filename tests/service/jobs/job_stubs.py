@@ -1,6 +1,7 @@
 """Jobs whose steps only leave traces: each in a table under a unique key and in a file by a rename.
 
-Also a worker process: ``python job_stubs.py --database URL --folder FOLDER``. It can be told where to kill itself, once.
+Also a worker process: ``python job_stubs.py --database URL --folder FOLDER``. It can be told where to kill itself,
+once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
 
 from expunge.service.database import Database, connect
 from expunge.service.jobs import library
@@ -116,13 +116,14 @@ class Stubs:
         dialect = sqlite if self.database.is_sqlite else postgresql
         with self.database.write() as connection:
             added = connection.execute(
-                dialect.insert(effect).values(request_id=request_id, step=step).on_conflict_do_nothing()
+                dialect.insert(effect)
+                .values(request_id=request_id, step=step)
+                .on_conflict_do_nothing()
+                .returning(effect.c.step)
             )
-            if added.rowcount == 0:
+            if added.first() is None:
                 return
-            connection.execute(
-                dialect.insert(tally).values(request_id=request_id, effects=0).on_conflict_do_nothing()
-            )
+            connection.execute(dialect.insert(tally).values(request_id=request_id, effects=0).on_conflict_do_nothing())
             connection.execute(
                 update(tally).where(tally.c.request_id == request_id).values(effects=tally.c.effects + 1)
             )
@@ -141,7 +142,7 @@ class Stubs:
             return
         os.kill(os.getpid(), signal.SIGKILL)
 
-    # --- what was left -------------------------------------------------------------------------------------------------
+    # --- what was left ------------------------------------------------------------------------------------------------
 
     def effects(self) -> dict[str, list[str]]:
         """Request -> its effects, each as often as it was counted."""
@@ -199,14 +200,8 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--until-idle", action="store_true")
     given = parser.parse_args()
-    while True:
-        try:
-            database = connect(given.database)
-            stubs = Stubs(database, given.folder, kill=given.kill, seconds=given.seconds)
-            break
-        except (OperationalError, Exception) as error:  # the server may be away just now
-            print(f"worker {os.getpid()} waits for its database: {type(error).__name__}", file=sys.stderr, flush=True)
-            time.sleep(0.2)
+    database = connect(given.database)
+    stubs = Stubs(database, given.folder, kill=given.kill, seconds=given.seconds)
     if given.kill in HANDING:
         hand_on = library.hand_on
 
@@ -216,11 +211,9 @@ def main() -> None:
 
         library.hand_on = killing
     retries = Retries(first_seconds=0.02, factor=2.0, attempts=6, lives=given.lives)
-    jobs = make_jobs(
-        database, stubs, retries=retries, lease_seconds=given.lease, concurrency=given.concurrency
-    )
+    jobs = make_jobs(database, stubs, retries=retries, lease_seconds=given.lease, concurrency=given.concurrency)
     print(f"worker {os.getpid()} works", file=sys.stderr, flush=True)
-    run_worker(jobs, until_idle=given.until_idle)
+    run_worker(jobs, until_idle=given.until_idle, pause_seconds=0.2)
     jobs.close()
     database.close()
 

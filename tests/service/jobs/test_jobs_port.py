@@ -19,8 +19,8 @@ from expunge.service.jobs import dbos_jobs
 from expunge.service.jobs.dbos_jobs import DbosJobs
 from expunge.service.jobs.port import (
     Jobs,
-    JobsUnreachable,
     JobStatus,
+    JobsUnreachable,
     Json,
     Retries,
     StepCall,
@@ -287,12 +287,12 @@ def test_no_thread_is_left(jobs: DbosJobs) -> None:
     assert set(threading.enumerate()) <= before
 
 
-@pytest.mark.parametrize("wrong", ["", "alice@example.org", "req 1", "req:1", "Älice", "x" * 129, "../x", None, 7])
-def test_an_id_is_opaque(jobs: DbosJobs, wrong: object) -> None:
-    for call in (jobs.submit, jobs.status, jobs.cancel, jobs.retry, jobs.erase):
-        with pytest.raises(RequestError, match="opaque") as found:
-            call(wrong)  # type: ignore[operator]
-        assert "alice" not in str(found.value)
+def test_an_id_is_opaque(jobs: DbosJobs) -> None:
+    for wrong in ("", "alice@example.org", "req 1", "req:1", "Älice", "x" * 129, "../x", None, 7):
+        for call in (jobs.submit, jobs.status, jobs.cancel, jobs.retry, jobs.erase):
+            with pytest.raises(RequestError, match="opaque") as found:
+                call(wrong)  # type: ignore[operator]
+            assert "alice" not in str(found.value)
 
 
 def test_a_plan_that_cannot_be_followed_fails_the_job(database: Database, stubs: Stubs) -> None:
@@ -320,7 +320,7 @@ def test_a_plan_that_cannot_be_followed_fails_the_job(database: Database, stubs:
 def test_a_result_that_json_cannot_say_is_a_failure(database: Database) -> None:
     results = {"req_1": object(), "req_2": {1: "a"}, "req_3": float("inf"), "req_4": {"a": {"b"}}}
     steps = {"odd": lambda request_id, _: results[request_id]}
-    jobs = DbosJobs(database, lambda _: [StepCall("odd")], steps, concurrency=4, poll_seconds=0.03)  # type: ignore[arg-type]
+    jobs = DbosJobs(database, lambda _: [StepCall("odd")], steps, poll_seconds=0.03)  # type: ignore[arg-type]
     for request_id in results:
         jobs.submit(request_id)
     jobs.work(until_idle=True)
@@ -396,7 +396,8 @@ def test_refusals_are_final_and_accidents_are_not() -> None:
 
 def test_the_loop_of_a_worker_goes_on_after_what_passes() -> None:
     class Once:
-        answers: list[Exception | None] = [WorkerReplaced("wrk_1"), JobsUnreachable("a", "b"), None]
+        def __init__(self, *answers: Exception | None) -> None:
+            self.answers = list(answers)
 
         def work(self, *, until_idle: bool, stop: threading.Event) -> None:
             assert until_idle and not stop.is_set()
@@ -404,10 +405,10 @@ def test_the_loop_of_a_worker_goes_on_after_what_passes() -> None:
             if answer:
                 raise answer
 
-    once = Once()
+    once = Once(WorkerReplaced("wrk_1"), JobsUnreachable("a", "b"), None)
     keep_working(once, stop=threading.Event(), until_idle=True, pause_seconds=0.0)  # type: ignore[arg-type]
     assert once.answers == []
-    once.answers = [WrongState("a", "b")]
+    once = Once(WrongState("a", "b"))
     with pytest.raises(WrongState):
         keep_working(once, stop=threading.Event(), until_idle=True)  # type: ignore[arg-type]
 

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from expunge.errors import DataError, RequestError, UnknownName
@@ -257,6 +257,7 @@ def test_events_are_those_of_the_plain_simulation(
     runs=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 12)), min_size=1, max_size=40),
     workers=st.integers(1, 5),
 )
+@example(runs=[(0, 5), (0, 5), (1, 5)], workers=2)
 def test_waiting_is_that_of_a_queue_looked_at_run_by_run(runs: list[tuple[int, int]], workers: int) -> None:
     runs.sort(key=lambda r: r[0])
     free = [0] * workers

@@ -26,7 +26,7 @@ class Operation:
     permission: str | None
     tag: str
     summary: str
-    status: int = 200
+    status: int
 
     @property
     def repeats(self) -> bool:
@@ -36,58 +36,100 @@ class Operation:
 
 _ONE = "/v1/requests/{request_id}"
 
+Row = tuple[str, Literal["GET", "POST", "DELETE"], str, str | None, str, int]
+
+
+def _group(tag: str, *rows: Row) -> tuple[Operation, ...]:
+    return tuple(Operation(id_, method, path, may, tag, text, status) for id_, method, path, may, text, status in rows)
+
+
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("file_request", "POST", "/v1/requests", "file", "requests", "File a request", 201),
-    Operation("list_requests", "GET", "/v1/requests", "list", "requests", "Requests by due date"),
-    Operation("export_requests", "GET", "/v1/requests/export", "export", "requests", "All that a filter lets through"),
-    Operation("act_on_many", "POST", "/v1/requests/bulk", "list", "requests", "One action on all that a filter lets through"),
-    Operation("count_requests", "GET", "/v1/counts", "list", "requests", "How many in each state"),
-    Operation("due_dates", "GET", "/v1/calendar", "list", "requests", "Due dates of open requests in a month"),
-    Operation("get_request", "GET", _ONE, "see", "requests", "A request"),
-    Operation("get_history", "GET", f"{_ONE}/history", "see", "requests", "What happened to it"),
-    Operation("get_layers", "GET", f"{_ONE}/layers", "see", "requests", "What is done to which target"),
-    Operation("get_exposure", "GET", f"{_ONE}/exposure", "see", "requests", "How long each target still told"),
-    Operation("estimate_request", "GET", f"{_ONE}/estimate", "estimate", "requests", "What it would touch and cost"),
-    Operation("verify_request", "POST", f"{_ONE}/verify", "verify", "decisions", "The identity has been verified"),
-    Operation("approve_request", "POST", f"{_ONE}/approve", "approve", "decisions", "Let the work begin"),
-    Operation("deny_request", "POST", f"{_ONE}/deny", "deny", "decisions", "Refuse it, with a reason"),
-    Operation("cancel_request", "POST", f"{_ONE}/cancel", "cancel", "decisions", "Take it back"),
-    Operation("extend_request", "POST", f"{_ONE}/extend", "extend", "decisions", "The one extension"),
-    Operation("hold_request", "POST", f"{_ONE}/hold", "hold", "decisions", "A legal hold"),
-    Operation("release_request", "POST", f"{_ONE}/release", "release", "decisions", "The end of a hold"),
-    Operation("retry_request", "POST", f"{_ONE}/retry", "retry", "decisions", "Begin again with what failed"),
-    Operation("finalise_request", "POST", f"{_ONE}/finalise", "finalise", "decisions", "Close it by hand"),
-    Operation("check_suppression", "POST", "/v1/suppression/check", "check_suppression", "suppression", "Who must not be learned from"),
-    Operation("register_target", "POST", "/v1/targets", "register", "registry", "Register a model, store or data set", 201),
-    Operation("list_targets", "GET", "/v1/targets", "see_registry", "registry", "What is registered"),
-    Operation("get_target", "GET", "/v1/targets/{target_id}", "see_registry", "registry", "One of them"),
-    Operation("reindex_target", "POST", "/v1/targets/{target_id}/reindex", "register", "registry", "Read again who is in it"),
-    Operation("retire_target", "POST", "/v1/targets/{target_id}/retire", "register", "registry", "Take it out of service", 204),
-    Operation("get_lineage", "GET", "/v1/lineage", "see_registry", "registry", "What was made from what"),
-    Operation("list_certificates", "GET", f"{_ONE}/certificates", "see_certificate", "evidence", "Its certificates"),
-    Operation("get_certificate", "GET", f"{_ONE}/certificates/{{target_id}}/{{stage}}", "see_certificate", "evidence", "One of them, to keep"),
-    Operation("verify_certificate", "POST", "/v1/certificates/verify", "see_certificate", "evidence", "Check a certificate that is sent"),
-    Operation("get_checkpoint", "GET", "/v1/targets/{target_id}/checkpoint", "see_log", "evidence", "The signed head of a target's log"),
-    Operation("get_policy", "GET", "/v1/policy", "see_policy", "policy", "What is decided by"),
-    Operation("make_webhook", "POST", "/v1/webhooks", "manage_webhooks", "webhooks", "Tell a URL what happens", 201),
-    Operation("list_webhooks", "GET", "/v1/webhooks", "manage_webhooks", "webhooks", "Who is told"),
-    Operation("get_webhook", "GET", "/v1/webhooks/{webhook_id}", "manage_webhooks", "webhooks", "One of them"),
-    Operation("remove_webhook", "DELETE", "/v1/webhooks/{webhook_id}", "manage_webhooks", "webhooks", "Tell it no more", 204),
-    Operation("rotate_webhook", "POST", "/v1/webhooks/{webhook_id}/rotate", "manage_webhooks", "webhooks", "A new secret"),
-    Operation("enable_webhook", "POST", "/v1/webhooks/{webhook_id}/enable", "manage_webhooks", "webhooks", "Begin again"),
-    Operation("disable_webhook", "POST", "/v1/webhooks/{webhook_id}/disable", "manage_webhooks", "webhooks", "Stop for now"),
-    Operation("list_deliveries", "GET", "/v1/webhooks/{webhook_id}/deliveries", "manage_webhooks", "webhooks", "What it was sent"),
-    Operation("make_key", "POST", "/v1/keys", "manage_keys", "keys", "A key for a program", 201),
-    Operation("list_keys", "GET", "/v1/keys", "manage_keys", "keys", "The keys, without their secrets"),
-    Operation("revoke_key", "DELETE", "/v1/keys/{key_id}", "manage_keys", "keys", "Let nobody in with it", 204),
-    Operation("read_audit_trail", "GET", "/v1/audit", "see_audit", "audit", "Who did what, when"),
-    Operation("opendsr_discovery", "GET", "/opendsr/discovery", None, "opendsr", "What is supported"),
-    Operation("opendsr_file", "POST", "/opendsr/requests", "file_for_others", "opendsr", "File a request", 201),
-    Operation("opendsr_status", "GET", "/opendsr/requests/{subject_request_id}", "file_for_others", "opendsr", "How it stands"),
-    Operation("opendsr_cancel", "DELETE", "/opendsr/requests/{subject_request_id}", "file_for_others", "opendsr", "Take it back", 202),
-    Operation("healthz", "GET", "/healthz", None, "health", "The process answers"),
-    Operation("readyz", "GET", "/readyz", None, "health", "It can work: the database answers"),
-    Operation("metrics", "GET", "/metrics", "see_metrics", "health", "For Prometheus"),
+    *_group(
+        "requests",
+        ("file_request", "POST", "/v1/requests", "file", "File a request", 201),
+        ("list_requests", "GET", "/v1/requests", "list", "Requests by due date", 200),
+        ("export_requests", "GET", "/v1/requests/export", "export", "All that a filter lets through", 200),
+        ("act_on_many", "POST", "/v1/requests/bulk", "list", "One action on all that a filter lets through", 200),
+        ("count_requests", "GET", "/v1/counts", "list", "How many in each state", 200),
+        ("due_dates", "GET", "/v1/calendar", "list", "Due dates of open requests in a month", 200),
+        ("get_request", "GET", _ONE, "see", "A request", 200),
+        ("get_history", "GET", f"{_ONE}/history", "see", "What happened to it", 200),
+        ("get_layers", "GET", f"{_ONE}/layers", "see", "What is done to which target", 200),
+        ("get_exposure", "GET", f"{_ONE}/exposure", "see", "How long each target still told", 200),
+        ("estimate_request", "GET", f"{_ONE}/estimate", "estimate", "What it would touch and cost", 200),
+    ),
+    *_group(
+        "decisions",
+        ("verify_request", "POST", f"{_ONE}/verify", "verify", "The identity has been verified", 200),
+        ("approve_request", "POST", f"{_ONE}/approve", "approve", "Let the work begin", 200),
+        ("deny_request", "POST", f"{_ONE}/deny", "deny", "Refuse it, with a reason", 200),
+        ("cancel_request", "POST", f"{_ONE}/cancel", "cancel", "Take it back", 200),
+        ("extend_request", "POST", f"{_ONE}/extend", "extend", "The one extension", 200),
+        ("hold_request", "POST", f"{_ONE}/hold", "hold", "A legal hold", 200),
+        ("release_request", "POST", f"{_ONE}/release", "release", "The end of a hold", 200),
+        ("retry_request", "POST", f"{_ONE}/retry", "retry", "Begin again with what failed", 200),
+        ("finalise_request", "POST", f"{_ONE}/finalise", "finalise", "Close it by hand", 200),
+    ),
+    *_group(
+        "suppression",
+        ("check_suppression", "POST", "/v1/suppression/check", "check_suppression", "Who is blocked", 200),
+    ),
+    *_group(
+        "registry",
+        ("register_target", "POST", "/v1/targets", "register", "Register a model, store or data set", 201),
+        ("list_targets", "GET", "/v1/targets", "see_registry", "What is registered", 200),
+        ("get_target", "GET", "/v1/targets/{target_id}", "see_registry", "One of them", 200),
+        ("reindex_target", "POST", "/v1/targets/{target_id}/reindex", "register", "Read again who is in it", 200),
+        ("retire_target", "POST", "/v1/targets/{target_id}/retire", "register", "Take it out of service", 204),
+        ("get_lineage", "GET", "/v1/lineage", "see_registry", "What was made from what", 200),
+    ),
+    *_group(
+        "evidence",
+        ("list_certificates", "GET", f"{_ONE}/certificates", "see_certificate", "Its certificates", 200),
+        ("get_certificate", "GET", f"{_ONE}/certificates/{{target_id}}/{{stage}}", "see_certificate", "Its file", 200),
+        ("verify_certificate", "POST", "/v1/certificates/verify", "see_certificate", "Check one that is sent", 200),
+        ("get_checkpoint", "GET", "/v1/log/checkpoint", "see_log", "The signed head of the log of certificates", 200),
+        ("get_trusted_keys", "GET", "/v1/log/keys", None, "The keys to check certificates with", 200),
+    ),
+    *_group(
+        "policy",
+        ("get_policy", "GET", "/v1/policy", "see_policy", "What is decided by", 200),
+    ),
+    *_group(
+        "webhooks",
+        ("make_webhook", "POST", "/v1/webhooks", "manage_webhooks", "Tell a URL what happens", 201),
+        ("list_webhooks", "GET", "/v1/webhooks", "manage_webhooks", "Who is told", 200),
+        ("get_webhook", "GET", "/v1/webhooks/{webhook_id}", "manage_webhooks", "One of them", 200),
+        ("remove_webhook", "DELETE", "/v1/webhooks/{webhook_id}", "manage_webhooks", "Tell it no more", 204),
+        ("rotate_webhook", "POST", "/v1/webhooks/{webhook_id}/rotate", "manage_webhooks", "A new secret", 200),
+        ("enable_webhook", "POST", "/v1/webhooks/{webhook_id}/enable", "manage_webhooks", "Begin again", 200),
+        ("disable_webhook", "POST", "/v1/webhooks/{webhook_id}/disable", "manage_webhooks", "Stop for now", 200),
+        ("list_deliveries", "GET", "/v1/webhooks/{webhook_id}/deliveries", "manage_webhooks", "What it was sent", 200),
+    ),
+    *_group(
+        "keys",
+        ("make_key", "POST", "/v1/keys", "manage_keys", "A key for a program", 201),
+        ("list_keys", "GET", "/v1/keys", "manage_keys", "The keys, without their secrets", 200),
+        ("revoke_key", "DELETE", "/v1/keys/{key_id}", "manage_keys", "Let nobody in with it", 204),
+    ),
+    *_group(
+        "audit",
+        ("read_audit_trail", "GET", "/v1/audit", "see_audit", "Who did what, when", 200),
+    ),
+    *_group(
+        "opendsr",
+        ("opendsr_discovery", "GET", "/opendsr/discovery", None, "What is supported", 200),
+        ("opendsr_file", "POST", "/opendsr/requests", "file_for_others", "File a request", 201),
+        ("opendsr_status", "GET", "/opendsr/requests/{subject_request_id}", "file_for_others", "How it stands", 200),
+        ("opendsr_cancel", "DELETE", "/opendsr/requests/{subject_request_id}", "file_for_others", "Take it back", 202),
+        ("opendsr_certificate", "GET", "/opendsr/certificate.pem", None, "What its answers are signed with", 200),
+    ),
+    *_group(
+        "health",
+        ("healthz", "GET", "/healthz", None, "The process answers", 200),
+        ("readyz", "GET", "/readyz", None, "It can work: the database answers", 200),
+        ("metrics", "GET", "/metrics", "see_metrics", "For Prometheus", 200),
+    ),
 )  # fmt: skip
 
 BY_ID: Mapping[str, Operation] = {operation.id: operation for operation in OPERATIONS}

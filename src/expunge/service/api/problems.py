@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from expunge.errors import ExpungeError, RequestError, RunError, ServiceError
 from expunge.service.access.limits import TooOften
+from expunge.service.permissions import ALLOWED
 from expunge.service.policy import RULES
 from expunge.service.words import DENIAL_REASONS, REASONS, ROLES, SLAS, STAGES, STATUSES, STRENGTH
 
@@ -24,7 +25,7 @@ PREFIX = "urn:expunge:problem:"
 GONE = "…"
 SHORTEST = 3
 # Words that are in our own messages, whoever sends them.
-OURS = frozenset((*STATUSES, *REASONS, *DENIAL_REASONS, *ROLES, *SLAS, *STAGES, *STRENGTH, *RULES))
+OURS = frozenset((*STATUSES, *REASONS, *DENIAL_REASONS, *ROLES, *SLAS, *STAGES, *STRENGTH, *RULES, *ALLOWED))
 
 
 class FieldProblem(BaseModel):
@@ -80,11 +81,11 @@ class Problem(Exception):
         return Response(self.body(), self.status, media_type=MEDIA, headers=self.headers)
 
 
-def problem_of(error: ExpungeError, sent: Iterable[str] = ()) -> Problem:
+def problem_of(error: ExpungeError, sent: Iterable[str] = (), known: frozenset[str] = frozenset()) -> Problem:
     """One of our errors as a problem.
 
     Args:
-        sent: texts that came with the request; none of them is in the problem.
+        sent: texts that came with the request; none of them is in the problem. known: names of our fields, which are.
     """
     kind = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
     headers = {}
@@ -103,7 +104,7 @@ def problem_of(error: ExpungeError, sent: Iterable[str] = ()) -> Problem:
         )
     else:
         return Problem(500, "failed", "The request failed. Whoever runs the service finds the cause in its log.")
-    return Problem(status, kind, without(str(error), sent), headers=headers)
+    return Problem(status, kind, without(str(error), set(sent) - known), headers=headers)
 
 
 def without(text: str, sent: Iterable[str]) -> str:
@@ -121,7 +122,7 @@ def texts(value: Any) -> Iterator[str]:
         yield value
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield str(name)
+            yield str(name)  # a field that is none of ours may be anything
             yield from texts(inner)
     elif isinstance(value, list):
         for inner in value:

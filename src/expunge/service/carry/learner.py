@@ -14,7 +14,7 @@ from expunge.errors import Conflict, RequestError, ServiceError
 from expunge.service.carry.contract import Hands, Outcome, Work, every, matching
 from expunge.service.registry import Index
 from expunge.service.words import Stage
-from expunge.training.files import write_atomically
+from expunge.training.files import read_json, write_atomically, write_json
 
 if TYPE_CHECKING:
     from expunge.methods.durable import DurableLearner
@@ -74,6 +74,7 @@ class LearnerFolder:
         if path is None:
             wanted = every(before)
             if wanted:
+                _note_owners(hands, works, before, durable)
                 durable.forget(wanted)
                 path = _certificate(folder, batch_id)
             counts = {k: len(v) for k, v in before.items()}
@@ -126,6 +127,23 @@ def _rows(durable: DurableLearner) -> list[tuple[str, str | None]]:
     if owners is None:
         return []
     return [(str(i), str(o)) for i, o in zip(records.ids.tolist(), owners.tolist(), strict=True)]
+
+
+def _note_owners(hands: Hands, works: Sequence[Work], found: dict[str, list[str]], durable: DurableLearner) -> None:
+    """Which owners' keys the requests leave behind, as tags of the key folder: destroyed when the policy says so.
+
+    Somebody of whom single records go keeps the key, for the others are still committed to under it.
+    """
+    from expunge.audit.keys import owner
+
+    owner_of = dict(_rows(durable))
+    for work in works:
+        if work.records:
+            continue
+        path = hands.home / "batches" / f"{work.request_id}.owners.json"
+        tags = set(read_json(path)["tags"]) if path.exists() else set()
+        names = {owner(str(owner_of[i])) for i in found[work.request_id]}
+        write_json(path, {"tags": sorted(tags | {hands.keys.tag(name) for name in names if hands.keys.holds(name)})})
 
 
 def _certificate(folder: Path, batch_id: str) -> Path | None:

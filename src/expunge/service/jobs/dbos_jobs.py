@@ -1,18 +1,19 @@
 """Durable jobs on DBOS, embedded: no server beside the database.
 
 The library keeps its tables beside ours, not among them: in a file of its own next to an SQLite database
-(``requests.sqlite`` -> ``requests.jobs.sqlite``), in the schema ``expunge_jobs`` of a PostgreSQL one. SQLite has one writer
-a file: with two files, a worker that records a step and a request that is filed do not wait for each other, and each file
-keeps the settings its owner needs (ours overwrites what is deleted; the library's holds opaque ids, and syncs each
-commit). What this costs is a transaction across both. So whoever moves a request and submits its job does it in this
-order, and submits again what it finds moved without a job: `submit` may be repeated.
+(``requests.sqlite`` -> ``requests.jobs.sqlite``), in the schema ``expunge_jobs`` of a PostgreSQL one. SQLite has one
+writer a file: with two files, a worker that records a step and a request that is filed do not wait for each other, and
+each file keeps the settings its owner needs (ours overwrites what is deleted; the library's holds opaque ids, and syncs
+each commit). What this costs is a transaction across both. So whoever moves a request and submits its job does it in
+this order, and submits again what it finds moved without a job: `submit` may be repeated.
 
-Submitting, cancelling and asking need only a client, so any process may do it; `work` starts the library itself, which is
-one a process.
+Submitting, cancelling and asking need only a client, so any process may do it; `work` starts the library itself, which
+is one a process.
 
-A job records its steps in a fixed order (`shift`): attempts at the plan, then at each call in the plan's order, then, after
-a failure, at settling. `library.VERSION` names that order; a worker takes up only jobs of its own version. It changes only
-when that order does, not with each release: what a step does may change under a running job, since it is looked up by name.
+A job records its steps in a fixed order (`shift`): attempts at the plan, then at each call in the plan's order, then,
+after a failure, at settling. `library.VERSION` names that order; a worker takes up only jobs of its own version. It
+changes only when that order does, not with each release: what a step does may change under a running job, since it is
+looked up by name.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ class DbosJobs:
     """The port `Jobs`, on DBOS.
 
     Args:
-        database: of the service; the roll of workers is in it. plan: makes a job's list of steps. steps: name -> function.
-            settle: told of a job that failed. retries: see there. clock: for what is written, not for waiting.
-        concurrency: jobs at once in a worker; the worker that started last decides for all. lease_seconds: after which a
-            silent worker is dead; a job of a killed worker goes on after about that long. poll_seconds: between looks into
-            the queue; a worker begins at most `concurrency` jobs in each.
+        database: of the service; the roll of workers is in it. plan: makes a job's list of steps. steps: name ->
+            function. settle: told of a job that failed. retries: see there. clock: that errors are dated by; the roll
+            keeps real time.
+        concurrency: jobs at once in a worker; the worker that started last decides for all. lease_seconds: after which
+            a silent worker is dead; a job of a killed worker goes on after about that long. poll_seconds: between looks
+            into the queue; a worker begins at most `concurrency` jobs in each.
 
     Raises:
         RequestError: a step's name is unfit, or a number out of range. JobsUnreachable: the database does not answer.
@@ -97,7 +99,7 @@ class DbosJobs:
             poll_seconds=poll_seconds,
         )
         self._url = library.jobs_url(database)
-        self._roll = Roll(database, clock)
+        self._roll = Roll(database)
         library.prepare(self._url)
         self._client = library.client(self._url)
 

@@ -2,16 +2,17 @@
 
 Read in the library's source (3.4.0):
 
-- Values are pickled unless a serialiser is set (`DBOSConfig.serializer`, `DBOSClient(serializer=…)`). Ours is its portable
-  JSON. Each row also names its own serialiser, and a row that says ``py_pickle`` would be unpickled whatever is set:
-  whoever can write a row could run code. So unpickling is refused here (`refuse_pickles`).
-- Every execution has a token (``owner_xid``); a record by one that lost its job is refused. That is the fence behind the
-  roll of workers.
-- `resume_workflow` puts back whatever is not finished, cancelled jobs and jobs that another worker has taken up meanwhile
-  included, and forgets how often a job was taken up. `SystemDatabase.reenqueue_for_recovery`, which the library's own
-  recovery uses, puts back only what is pending under the worker that is named. It is private; the tests notice if it goes.
-- Claiming jobs is one transaction whose answer can be lost with the connection: they are then pending under a worker that
-  does not know of them. The worker looks for such strays itself (`shift`).
+- Values are pickled unless a serialiser is set (`DBOSConfig.serializer`, `DBOSClient(serializer=…)`). Ours is its
+  portable JSON. Each row also names its own serialiser, and a row that says ``py_pickle`` would be unpickled whatever
+  is set: whoever can write a row could run code. So unpickling is refused here (`refuse_pickles`).
+- Every execution has a token (``owner_xid``); a record by one that lost its job is refused. That is the fence behind
+  the roll of workers.
+- `resume_workflow` puts back whatever is not finished, cancelled jobs and jobs that another worker has taken up
+  meanwhile included, and forgets how often a job was taken up. `SystemDatabase.reenqueue_for_recovery`, which the
+  library's own recovery uses, puts back only what is pending under the worker that is named. It is private; the tests
+  notice if it goes.
+- Claiming jobs is one transaction whose answer can be lost with the connection: they are then pending under a worker
+  that does not know of them. The worker looks for such strays itself (`shift`).
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def reaching() -> Iterator[None]:
 
 def refuse_pickles() -> None:
     """Nothing is ever unpickled, whatever a row says of itself."""
-    DefaultSerializer.deserialize = _refused  # type: ignore[method-assign]
+    DefaultSerializer.deserialize = _refused  # type: ignore[method-assign, assignment]
 
 
 def _refused(_self: DefaultSerializer, _text: str) -> NoReturn:

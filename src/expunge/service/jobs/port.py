@@ -2,8 +2,8 @@
 
 A request has one job. A job is a list of steps, made by its first step, the plan. Each step is durable: once its result
 is recorded it is not begun again, whichever process is killed. Between its effect and its record there is a gap that no
-library can close, so a step runs **at least once**, and after a partition even twice at the same time. Hence what a step
-owes:
+library can close, so a step runs **at least once**, and after a partition even twice at the same time. Hence what a
+step owes:
 
 1. Idempotent: what it finds done it leaves ("already erased is no failure"), and returns the same result.
 2. Whole or not at all: it writes under a name of its own (with its process and a random part in it) and renames, or in
@@ -55,8 +55,8 @@ class StepCall:
 
 
 Plan = Callable[[str], list[StepCall]]
-"""Request id -> the steps of its job, in order. It is itself the first durable step: made once, kept, then followed, even
-by a worker of a later release and even if the world has changed since. It runs at least once, like any step."""
+"""Request id -> the steps of its job, in order. It is itself the first durable step: made once, kept, then followed,
+even by a worker of a later release and even if the world has changed since. It runs at least once, like any step."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class JobError:
     """Why a step failed. It is written to the record, so it holds nothing personal.
 
     Args:
-        step: its name. kind: the class of the error. text: of a `StepFailed`, its words; of any other error only the place
-            in the code, since a message of a library may quote a record. attempt: from 1. at: UTC.
+        step: its name. kind: the class of the error. text: of a `StepFailed`, its words; of any other error only the
+            place in the code, since a message of a library may quote a record. attempt: from 1. at: UTC.
     """
 
     step: str
@@ -76,7 +76,7 @@ class JobError:
 
 
 Settle = Callable[[str, JobError], None]
-"""Called as the last durable step of a job that failed (not of one that was cancelled): moves the request to ``failed``."""
+"""Called as the last durable step of a job that failed, not of one that was cancelled: moves the request to ``failed``."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class JobStatus:
     """How far a job is.
 
     Args:
-        round: 1, and one more after each `Jobs.retry`. step: that is running or comes next. done, total: steps, the plan
-            included; the total is unknown until there is a plan. attempt: of that step, from 1. error: the last one of
-            that step, also while it is tried again. worker: that took it up last.
+        round: 1, and one more after each `Jobs.retry`. step: that is running or comes next. done, total: steps, the
+            plan included; the total is unknown until there is a plan. attempt: of that step, from 1. error: the last
+            one of that step, also while it is tried again. worker: that took it up last.
     """
 
     request_id: str
@@ -146,12 +146,12 @@ class JobsUnreachable(ServiceError):
 class Retries:
     """How a step is tried again: after first, first × factor, first × factor² … seconds, at most `most_seconds`.
 
-    The worker's place is taken while it waits. A refusal of expunge (`ExpungeError`) is not tried again, save `Conflict`
-    (another writer was faster), `NotEnoughRoom` and a `StepFailed` that says so; any other error is.
+    The worker's place is taken while it waits. A refusal of expunge (`ExpungeError`) is not tried again, save
+    `Conflict` (another writer was faster), `NotEnoughRoom` and a `StepFailed` that says so; any other error is.
 
     Args:
-        attempts: in all, ≥ 1. first_seconds, most_seconds: ≥ 0. factor: ≥ 1. lives: how often a job may be taken up before
-            it counts as what kills its workers, ≥ 1; each restart of a worker takes one.
+        attempts: in all, ≥ 1. first_seconds, most_seconds: ≥ 0. factor: ≥ 1. lives: how often a job may be taken up
+            before it counts as what kills its workers, ≥ 1; each restart of a worker takes one.
     """
 
     attempts: int = 4
@@ -198,7 +198,8 @@ class Jobs(Protocol):
         """
 
     def retry(self, request_id: str, *, due: datetime | None = None) -> None:
-        """Begin again from the plan after a failure or a cancellation. If the job is waiting or running, nothing happens.
+        """Begin again from the plan after a failure or a cancellation. If the job is waiting or running, nothing
+        happens.
 
         Raises:
             NotFound: there is no job. WrongState: it succeeded. TooMany: it was begun 32 times.

@@ -1,8 +1,8 @@
 """The roll of workers: who is there, who was silent for too long.
 
 A worker's clock is not asked. Whoever watches measures on its own clock for how long the sign of another has not
-changed, so a clock that is wrong makes nobody dead. While the database was away nobody could sign, so the waiting starts
-anew after every gap in the watching.
+changed, so a clock that is wrong makes nobody dead. While the database was away, or the machine asleep, nobody could
+sign: what passes between two looks counts only up to a bound.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from expunge.service.clock import Clock, stamp
+from expunge.service.clock import Clock, stamp, system_clock
 from expunge.service.database import Database
 from expunge.service.tables import worker
 
@@ -29,9 +29,13 @@ def new_worker_id() -> str:
 
 
 class Roll:
-    """The table of workers."""
+    """The table of workers.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        database: that it is in. clock: one that moves, since a sign that does not change is silence.
+    """
+
+    def __init__(self, database: Database, clock: Clock = system_clock) -> None:
         self.database = database
         self.clock = clock
 
@@ -114,17 +118,19 @@ class Watch:
 
     def __init__(self, lease_seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lease, self._monotonic = lease_seconds, monotonic
-        self._seen: dict[str, tuple[str, float]] = {}
-        self._looked: float | None = None
+        self._silence: dict[str, tuple[str, float]] = {}
+        self._looked = monotonic()
 
     def dead(self, present: dict[str, str]) -> list[str]:
-        """Those of `present` whose sign has been the same for the lease. To be called several times a lease."""
+        """Those of `present` whose sign has not changed for the lease. To be called several times a lease.
+
+        A gap between two looks counts for a third of the lease at most: nobody is dead for one long gap.
+        """
         now = self._monotonic()
-        if self._looked is not None and now - self._looked > self._lease / 2:
-            self._seen.clear()
+        passed = min(now - self._looked, self._lease / 3)
         self._looked = now
+        before, self._silence = self._silence, {}
         for worker_id, sign in present.items():
-            if self._seen.get(worker_id, ("", 0.0))[0] != sign:
-                self._seen[worker_id] = (sign, now)
-        self._seen = {worker_id: seen for worker_id, seen in self._seen.items() if worker_id in present}
-        return [worker_id for worker_id, (_, since) in self._seen.items() if now - since > self._lease]
+            known, silence = before.get(worker_id, (None, 0.0))
+            self._silence[worker_id] = (sign, silence + passed if known == sign else 0.0)
+        return [worker_id for worker_id, (_, silence) in self._silence.items() if silence > self._lease]

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
-from typing import Any
+from typing import Any, cast
 
 from dbos import DBOS, DBOSClient
+from dbos import error as library_error
+from sqlalchemy.exc import SQLAlchemyError
 
 from expunge.service.clock import Clock
 from expunge.service.jobs import library
@@ -20,8 +22,8 @@ from expunge.service.jobs.port import (
     PLAN,
     SETTLE,
     JobError,
-    Json,
     JobsUnreachable,
+    Json,
     Plan,
     Retries,
     Settle,
@@ -192,6 +194,15 @@ class Shift:
                 except _Ended as ended:
                     self._settle(held, ended.error)
                     raise JobFailed(ended.error) from None
+                except SQLAlchemyError as error:  # of the library's own tables: no outcome of the job
+                    log.warning(
+                        "job %s: %s in keeping its record; it is handed back", held.job_id, type(error).__name__
+                    )
+                    raise HandedBack from None
+                except library_error.DBOSException as error:
+                    if not isinstance(error, library_error.DBOSWorkflowCancelledError):
+                        self._settle_unrecorded(held, error)
+                    raise
 
         return job
 
@@ -236,6 +247,13 @@ class Shift:
         except _Ended as ended:  # the job ends as failed all the same, for the reason that it had
             log.error("job %s failed and could not be settled: %s", held.job_id, ended.error.text)
 
+    def _settle_unrecorded(self, held: _Held, error: Exception) -> None:
+        """The record cannot be followed (it was changed, or the order of steps was, without a new `library.VERSION`)."""
+        kind, text = told(error)
+        log.error("job %s ends, since its record cannot be followed: %s", held.job_id, kind)
+        if self.work.settle is not None:
+            self.work.settle(held.request_id, JobError("unknown", kind, text, 1, self.work.clock().astimezone(UTC)))
+
     def _step(self, held: _Held, name: str, function: Callable[[], Json]) -> Json:
         """The result of a step, from the record if it was done before.
 
@@ -244,9 +262,9 @@ class Shift:
         """
         for attempt in itertools.count(1):
             self._may_begin()
-            note = DBOS.run_step({"name": name}, self._attempt, held, name, attempt, function)
+            note: dict[str, Any] = DBOS.run_step({"name": name}, self._attempt, held, name, attempt, function)
             if "done" in note:
-                return note["done"]
+                return cast(Json, note["done"])
             if note["again_at"] is None:
                 raise _Ended(read_error(note["failed"], name))
             self._wait_until(float(note["again_at"]))

@@ -34,14 +34,14 @@ def keep_working(
             stop.wait(pause_seconds)
 
 
-def run_worker(jobs: Jobs, *, until_idle: bool = False) -> None:
+def run_worker(jobs: Jobs, *, until_idle: bool = False, pause_seconds: float = PAUSE_SECONDS) -> None:
     """The whole life of a worker process, in its main thread: SIGTERM and SIGINT let it end its steps and go.
 
     A second SIGINT is a KeyboardInterrupt. A process that must go at once may be killed: nothing is lost.
     """
     stop = threading.Event()
     with _told_by_signals(stop):
-        keep_working(jobs, stop=stop, until_idle=until_idle)
+        keep_working(jobs, stop=stop, until_idle=until_idle, pause_seconds=pause_seconds)
 
 
 @contextmanager

@@ -122,21 +122,26 @@ def peak_backlog(received: Times, runs: Runs) -> int:
     return int((np.searchsorted(received, ends, side="left") - closed).max())
 
 
-def timeline(served: Served, traffic: Traffic, every: int = DAY) -> dict[str, list[int]]:
-    """How many requests are open at each stage at the end of each stretch of `every` microseconds from the start on.
+def timeline(served: Served, traffic: Traffic, *, every: int = DAY, most: int | None = None) -> dict[str, Any]:
+    """How many requests are open at each stage, at the end of each stretch of time from the first day's midnight on.
+
+    Args:
+        every: microseconds of a stretch. most: stretches; if there were more, they are made so many times longer.
 
     Returns:
-        stage -> counts, until the last request is fulfilled.
+        ``every_days`` of a stretch, and ``open``: stage -> counts, until the last request is fulfilled.
     """
     stages = served.stages(traffic.received)
     origin = int(traffic.received[0]) // DAY * DAY
-    length = (int(served.fulfilled.max()) - origin) // every + 1
+    last = int(served.fulfilled.max()) - origin
+    if most is not None:
+        every *= -(-(last // every + 1) // most)
     found = {}
     for stage, (since, until) in stages.items():
-        entered = np.bincount((since - origin) // every, minlength=length)
-        left = np.bincount((until - origin) // every, minlength=length)
+        entered = np.bincount((since - origin) // every, minlength=last // every + 1)
+        left = np.bincount((until - origin) // every, minlength=last // every + 1)
         found[stage] = np.cumsum(entered - left).tolist()
-    return found
+    return {"every_days": every / DAY, "open": found}
 
 
 def _hours(served: Served) -> float:

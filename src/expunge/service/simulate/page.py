@@ -85,7 +85,9 @@ def simulation_html(report: Mapping[str, Any], grid: Grid) -> str:
 
 def days(value: float) -> str:
     """Days with as many digits as they deserve."""
-    return "< 0.01" if 0 < value < 0.01 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    if 0 < value < 0.01:
+        return "< 0.01"
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _heat(grid: Grid, rule: str, currency: str | None) -> Plot:
@@ -113,6 +115,6 @@ def _frontier(grid: Grid, currency: str | None) -> Plot:
 def _open(rule: str, lines: Mapping[str, Any]) -> Plot:
     def paint(drawing: Drawing, wide: bool) -> None:
         axes = drawing.figure.add_axes((0.11, 0.2, 0.86, 0.76) if wide else (0.2, 0.2, 0.77, 0.76))
-        paint_open(axes, lines, ON_PAGE, 9.5 if wide else 8)
+        paint_open(axes, lines["open"], lines["every_days"], ON_PAGE, 9.5 if wide else 8)
 
     return draw_both(f"open-{rule}", f"open requests under {words(rule)}, by stage", (210, 210), paint)

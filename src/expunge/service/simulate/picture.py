@@ -131,21 +131,25 @@ def _ticks(axes: Any, grid: Grid) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.10g}"))
 
 
-def paint_open(axes: Any, lines: Mapping[str, Sequence[int]], palette: Palette, size: float) -> None:
-    """Open requests over days, by the stage at which their data is in force: the weakest on top."""
+def paint_open(axes: Any, lines: Mapping[str, Sequence[int]], every: float, palette: Palette, size: float) -> None:
+    """Open requests over days, by the stage at which their data is in force: the weakest on top.
+
+    Args:
+        every: days from one number of `lines` to the next.
+    """
     below = [0] * len(next(iter(lines.values())))
     looks = {
         "approximated": (palette.cold, 0.25),
         "suppressed": (palette.cold, 0.65),
         "unsuppressed": (palette.hot, 0.65),
     }
-    days = list(range(len(below)))
+    days = [every * (k + 1) for k in range(len(below))]
     for stage in [s for s in STAGE_WORDS if s in lines]:
         above = [a + b for a, b in zip(below, lines[stage], strict=True)]
         colour, alpha = looks[stage]
         axes.fill_between(days, below, above, color=colour, alpha=alpha, linewidth=0, label=STAGE_WORDS[stage])
         below = above
-    axes.set_xlim(0, max(1, len(days) - 1))
+    axes.set_xlim(0, days[-1])
     axes.set_ylim(0, max(1, max(below)) * 1.08)
     axes.set_xlabel("days")
     axes.grid(visible=True, axis="y")

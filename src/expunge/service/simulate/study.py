@@ -28,6 +28,8 @@ from expunge.service.simulate.traffic import Burst, Traffic, poisson_traffic
 SCHEMA = "expunge/simulation/1"
 # Of a run time whose 95th percentile is not given: how far it lies above the median.
 P95_OVER_MEDIAN = 1.5
+# Of a line of the timeline: a rule that never catches up would draw centuries day by day.
+MOST_POINTS = 800
 Progress = Callable[[str, int, int], None]
 
 
@@ -176,7 +178,7 @@ def run_study(study: Study, out: Path, *, progress: Progress | None = None) -> d
                 period_days=policy.serving.period_days if rule in WITH_WINDOWS else None,
             )
         )
-        lines[rule] = timeline(served, traffic)
+        lines[rule] = timeline(served, traffic, most=MOST_POINTS)
     if progress:
         progress("rules", len(study.rules), len(study.rules))
     grid = sweep(

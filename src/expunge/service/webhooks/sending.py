@@ -112,17 +112,19 @@ class _Pinned(http.client.HTTPConnection):
         super().__init__(target.host, target.port, timeout=caller.connect_seconds)
         self.default_port = 443 if target.scheme == "https" else 80
         self._target, self._address, self._caller = target, address, caller
+        self._open: socket.socket | None = None
 
     def connect(self) -> None:
-        raw = self._caller.dial(self._address, self._target.port, self._caller.connect_seconds)
-        self.sock = raw
+        self._open = self._caller.dial(self._address, self._target.port, self._caller.connect_seconds)
         if self._target.scheme == "https":
             context = self._caller.context or ssl.create_default_context()
-            self.sock = context.wrap_socket(raw, server_hostname=self._target.host)
+            secure = context.wrap_socket(self._open, server_hostname=self._target.host, do_handshake_on_connect=False)
+            self._open = secure  # before the handshake, which may be slow on purpose too
+            secure.do_handshake()
+        self.sock = self._open
 
     def cut(self) -> None:
-        """End it from another thread, whatever it waits for."""
-        sock = self.sock
-        if sock is not None:
+        """End it from another thread, whatever it waits for; the answer may have taken the socket over by then."""
+        if self._open is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(self._open, socket.SHUT_RDWR)
