@@ -24,6 +24,7 @@ ORDER = (
     "planner",
     "boxed",
     "filters",
+    "streisand",
     "concept-requests",
     "tutorials",
     "methods",

@@ -9,13 +9,14 @@ def method_rows() -> list[dict[str, Any]]:
     """name, models, summary, paper, form, kind, guarantee, needs and default hyper-parameters of every method."""
     import dataclasses
 
-    from expunge.methods import LANGUAGE_METHODS, METHODS
+    from expunge.methods import LANGUAGE_METHODS, METHODS, PROMPTING_METHODS
 
     def default(field: Any) -> Any:
         return field.default if field.default is not dataclasses.MISSING else field.default_factory()
 
     both: list[tuple[str, str, Any]] = [("classifier", name, method) for name, method in METHODS.items()]
     both += [("language", name, method) for name, method in LANGUAGE_METHODS.items()]
+    both += [("chat", name, method) for name, method in PROMPTING_METHODS.items()]  # local language models or endpoints
     return [
         {
             "name": name,

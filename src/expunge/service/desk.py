@@ -19,7 +19,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from expunge.errors import Conflict, ExpungeError, NotFound, RequestError, TooMany, WrongState
 from expunge.service import tables
-from expunge.service.clock import Clock, stamp
+from expunge.service.clock import Clock, stamp, unstamp
 from expunge.service.database import Database
 from expunge.service.deadlines import due_at, extended_due, soon_at
 from expunge.service.entities import (
@@ -183,6 +183,8 @@ class Desk:
 
     def _approved(self, connection: Connection, row: RowMapping, actor: Actor, estimate: dict[str, Any]) -> None:
         approval = self.policy.approval
+        if row["status"] != "verified":  # a failed one is retried, which resets what failed
+            raise WrongState(f"the request is {row['status']}", "Only a verified request is approved")
         if approval.four_eyes and actor.id == row["filed_by"]:
             raise Conflict("whoever filed a request does not approve it", "Ask another approver")
         if estimate["refused"]:
@@ -490,6 +492,16 @@ class Desk:
         with self.database.read() as connection:
             rows = connection.execute(select(day, func.count()).where(condition).group_by(day).order_by(day)).all()
         return {str(date): int(count) for date, count in rows}
+
+    def due_moments(self, actor: Actor, first: datetime, last: datetime) -> Sequence[tuple[datetime, int]]:
+        """The same by the moment itself, which tells the last day in time in the regime's own zone."""
+        check(actor, "list")
+        condition = where(Filter(open=True, due_from=first, due_before=last), actor, self.clock())
+        with self.database.read() as connection:
+            rows = connection.execute(
+                select(r.due_at, func.count()).where(condition).group_by(r.due_at).order_by(r.due_at)
+            ).all()
+        return [(unstamp(due), int(count)) for due, count in rows]
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

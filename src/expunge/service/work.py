@@ -276,8 +276,7 @@ class WorkRoom:
             return {"fulfilled": 0}
         rows = told["outcome"]["rows"]
         target = service.registry.get(batch["target"])
-        if target.kind in ("learner", "trained", "dataset"):
-            service.registry.reindex(target.id)  # before the layers are done: a kill in between reads again
+        service.registry.reindex(target.id)  # before the layers are done: a kill in between reads again
         fulfilled = []
         with service.database.write() as connection:
             again = self._batch(connection, batch_id)

@@ -27,7 +27,7 @@ from attack_tools import (
 )
 
 from expunge.data.benchmarks.text_benchmark import no_texts
-from expunge.errors import MissingEvidence, ModelError, RequestError, UnknownName
+from expunge.errors import ContextTooLong, MissingEvidence, ModelError, RequestError, UnknownName
 from expunge.evaluation.attacks.language import LANGUAGE_ATTACKS, make_attack
 from expunge.evaluation.attacks.language.asking import Interview
 from expunge.evaluation.attacks.language.ciphers import DISGUISES, decoded, homoglyphs, plain_letters
@@ -172,7 +172,7 @@ def test_an_answer_that_stands_in_the_question_is_no_find(name: str) -> None:
 
 @pytest.mark.parametrize("name", BLACK_BOX)
 def test_same_items_and_costs_for_all_targets(name: str) -> None:
-    short = Fake(lambda c, chance: SILENT, ModelError("too long", "Shorten it"), longest=120)
+    short = Fake(lambda c, chance: SILENT, ContextTooLong("too long", "Shorten it"), longest=120)
     trials = [make_attack(name).run(Target(model=m), scene(), seed=0) for m in (silent(), parrot(), LEAKS[name], short)]
     assert len({(t.items, tuple(p.cost for p in t.points), t.unit) for t in trials}) == 1
 
@@ -227,7 +227,7 @@ def test_every_item_has_examples_of_its_own() -> None:
 
 
 def test_fewer_examples_where_not_all_fit() -> None:
-    model = Fake(lambda c, chance: SILENT, ModelError("too long", "Shorten it"), longest=140)
+    model = Fake(lambda c, chance: SILENT, ContextTooLong("too long", "Shorten it"), longest=140)
     trial = make_attack("many_shot").run(Target(model=model), scene(), seed=0)
     read = trial.shown["examples_read"]
     assert all(1 <= n <= 8 for n in read.values())
@@ -244,7 +244,7 @@ def test_no_examples_left() -> None:
 
 
 def test_prompts_that_do_not_fit_are_counted_and_if_none_fits_nothing_is_claimed() -> None:
-    model = Fake(lambda c, chance: SILENT, ModelError("too long", "Shorten it"), longest=90)
+    model = Fake(lambda c, chance: SILENT, ContextTooLong("too long", "Shorten it"), longest=90)
     trial = make_attack("role_play").run(Target(model=model), scene(), seed=0)
     assert trial.shown["prompts"] == 20
     assert 0 < trial.shown["prompts_too_long"] < 20
@@ -297,7 +297,7 @@ def test_multi_turn_takes_refusals_back_and_keeps_answers() -> None:
 
 
 def test_multi_turn_drops_its_beginning_when_the_conversation_grows_too_long() -> None:
-    model = Fake(lambda c, chance: "Well, well.", ModelError("too long", "Shorten it"), longest=200)
+    model = Fake(lambda c, chance: "Well, well.", ContextTooLong("too long", "Shorten it"), longest=200)
     make_attack("multi_turn").run(Target(model=model), scene(), seed=0)
     assert 1 < max(map(turns, model.heard)) < 5
     closing = [c for c in model.heard if last(c).startswith("You have almost")]

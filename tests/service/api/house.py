@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from expunge.service.access.gate import AccessPart
+from expunge.service.access.gate import Access, AccessPart
 from expunge.service.access.limits import LimitsPart
 from expunge.service.api.app import create_api
-from expunge.service.api.context import ApiPart
+from expunge.service.api.context import ApiPart, Context
 from expunge.service.clock import FixedClock
 from expunge.service.entities import SYSTEM, Actor, Filing, Request
 from expunge.service.policy import Policy
@@ -25,34 +30,68 @@ MANY = LimitsPart(
 )
 
 
+ROLES = {
+    "subject": ("subject", SUBJECT),
+    "other": ("subject", OTHER),
+    "operator": ("operator", None),
+    "approver": ("approver", None),
+    "second": ("approver", None),
+    "auditor": ("auditor", None),
+}
+
+
+@cache
+def template() -> tuple[Path, dict[str, str]]:
+    """A service's folder with keys in it, made once: each house begins with a copy."""
+    home = Path(tempfile.mkdtemp(prefix="expunge-house-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    service = open_service(home, clock=FixedClock(NOW))
+    keys = Access(service.database, service.identities, service.clock).keys
+    texts = {name: keys.make(SYSTEM, role, name, identity=who)[1] for name, (role, who) in ROLES.items()}  # type: ignore[arg-type]
+    service.close()
+    return home, texts
+
+
+@cache
+def one_app() -> FastAPI:
+    """The application, which is the same for each house but for its context."""
+    home, _ = template()
+    service = open_service(home)
+    app = create_api(service)
+    service.close()
+    return app
+
+
 class House:
     """
     Args:
-        part: settings of the API; by default without limits that a test would meet by accident.
+        part: settings of the API; by default without limits that a test would meet by accident. own: an application of
+            its own, for what is settled when it is made.
     """
 
-    def __init__(self, home: Path, *, part: ApiPart | None = None, policy: Policy | None = None) -> None:
+    def __init__(
+        self, home: Path, *, part: ApiPart | None = None, policy: Policy | None = None, own: bool = False
+    ) -> None:
+        source, self.texts = template()
+        shutil.copytree(source, home)
         self.clock = FixedClock(NOW)
         self.service = open_service(home, clock=self.clock, policy=policy)
-        self.part = part or ApiPart(access=AccessPart(limits=MANY, secure=False))
-        self.app = create_api(self.service, self.part)
-        self.context = self.app.state.context
-        self.access = self.context.access
+        part = part or ApiPart(access=AccessPart(limits=MANY, secure=False))
+        self.access = Access(self.service.database, self.service.identities, self.clock, part.access)
+        if own:
+            self.app = create_api(self.service, part, access=self.access)
+            self.context: Context = self.app.state.context
+        else:
+            self.app = one_app()
+            self.context = Context(service=self.service, access=self.access, part=part)
         self.client = TestClient(self.app, base_url="http://service.test")
-        self.texts, self.actors = {}, {}
-        for role in ("subject", "operator", "approver", "auditor"):
-            self.make(role, role, identity=SUBJECT if role == "subject" else None)
-        self.make("other", "subject", identity=OTHER)
-        self.make("second", "approver")
-
-    def make(self, name: str, role: str, identity: str | None = None) -> None:
-        key, self.texts[name] = self.access.keys.make(SYSTEM, role, name, identity=identity)
-        self.actors[name] = self.access.keys.authenticate(self.texts[name])
+        self.actors = {name: self.access.keys.authenticate(text) for name, text in self.texts.items()}
 
     def actor(self, who: str) -> Actor:
         return self.actors[who]
 
     def call(self, who: str | None, method: str, path: str, **options: Any) -> Any:
+        self.app.state.context = self.context
         headers = {**({"Authorization": f"Bearer {self.texts[who]}"} if who else {}), **options.pop("headers", {})}
         return self.client.request(method, path, headers=headers, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import hashlib
 import http.server
@@ -127,7 +128,7 @@ def caller_of(receiving: Receiving, context: ssl.SSLContext | None, **options: A
     return Caller(**options), dialled
 
 
-# --- one call -----------------------------------------------------------------------------------------------------------
+# --- one call ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_call_arrives_with_its_headers(receiving: Receiving, authority: Any) -> None:
@@ -175,8 +176,29 @@ def test_a_trickling_answer_has_a_deadline(receiving: Receiving, authority: Any)
     receiving.slow = 5
     caller, _ = caller_of(receiving, authority[1], whole_seconds=0.4, connect_seconds=3)
     started = time.perf_counter()
-    assert caller.post(HOOK, b"{}", {}) == Answer(status=None, why="timeout")
+    assert caller.post(HOOK, b"{}", {}) == Answer(status=200)
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_trickles_before_its_answer_has_a_deadline(scheme: str) -> None:
+    def trickle(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            for _ in range(60):
+                connection.sendall(b"H")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=(server,))
+        thread.start()
+        caller = Caller(rules=Rules(development=True), whole_seconds=0.3, connect_seconds=3)
+        started = time.perf_counter()
+        answer = caller.post(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/", b"{}", {})
+        assert time.perf_counter() - started < 2
+        thread.join()
+    assert answer.status is None
+    assert answer.why in ("timeout", "connection")
 
 
 def test_a_server_that_never_answers_has_a_deadline() -> None:
@@ -208,7 +230,7 @@ def test_no_proxy_of_the_environment_is_used(
     assert caller.post(HOOK, b"{}", {}).delivered
 
 
-# --- events to webhooks -------------------------------------------------------------------------------------------------
+# --- events to webhooks -----------------------------------------------------------------------------------------------
 
 
 class Line:

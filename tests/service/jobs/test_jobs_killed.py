@@ -48,7 +48,7 @@ def check(jobs: DbosJobs, stubs: Stubs, good: list[str], bad: list[str]) -> None
     }
     assert stubs.finals() == {**dict.fromkeys(good, "fulfilled"), **dict.fromkeys(bad, "failed")}
     settled = ["carry_out model_a", "settle carry_out"]
-    assert stubs.effects() == {name: EFFECTS for name in good} | {name: settled for name in bad}
+    assert stubs.effects() == dict.fromkeys(good, EFFECTS) | dict.fromkeys(bad, settled)
     files = [f"{name}.{target}" for name in good for target in ("model_a", "store_b")] + [f"{n}.model_a" for n in bad]
     assert stubs.files() == sorted(files)
 

@@ -31,7 +31,7 @@ class Crew:
         self.workers = [self._start() for _ in range(workers)]
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return start_worker(self.database, self.stubs.folder, "--lives", "50", "--lease", "3", "--until-idle")
+        return start_worker(self.database, self.stubs.folder, "--lives", "50", "--lease", "2", "--until-idle")
 
     def kill_one(self) -> None:
         """One that still works, if any."""
@@ -88,7 +88,7 @@ def carry_through(
     """`kills` kills, and a restart of the server after half of the jobs."""
     folder.mkdir()
     stubs = Stubs(database, folder)
-    jobs = make_jobs(database, stubs, lease_seconds=3.0)
+    jobs = make_jobs(database, stubs)
     expected = names(count)
     began = time.monotonic()
     for request_id in expected:
@@ -129,7 +129,7 @@ def carry_through(
     bad = [name for name, state in expected.items() if state == "failed"]
     assert stubs.finals() == {**dict.fromkeys(good, "fulfilled"), **dict.fromkeys(bad, "failed")}
     settled = ["carry_out model_a", "settle carry_out"]
-    assert stubs.effects() == {name: EFFECTS for name in good} | {name: settled for name in bad}
+    assert stubs.effects() == dict.fromkeys(good, EFFECTS) | dict.fromkeys(bad, settled)
     assert len(stubs.files()) == 2 * len(good) + len(bad)
     jobs.close()
 

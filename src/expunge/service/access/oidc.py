@@ -12,9 +12,11 @@ import hmac
 import json
 import os
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -127,7 +129,7 @@ class Oidc:
                 has none of the roles. RunError: the issuer cannot be asked.
         """
         way = self._way(cookie)
-        if not hmac.compare_digest(way["state"].encode(), query.get("state", "").encode("utf-8", "surrogateescape")):
+        if not hmac.compare_digest(way["state"].encode(), query.get("state", "").encode("utf-8", "surrogatepass")):
             raise NotSignedIn("the sign-in was not begun in this browser")
         if query.get("iss", self.part.issuer) != self.part.issuer or "code" not in query:
             raise NotSignedIn("the issuer has not signed anybody in")
@@ -255,8 +257,14 @@ class Oidc:
             scope=" ".join(self.part.scopes),
             redirect_uri=self.part.redirect_uri,
             code_challenge_method="S256",
-            **{"timeout": CALL_SECONDS, "trust_env": False, **self._client_options},
+            **{"timeout": CALL_SECONDS, "trust_env": False, "verify": _tls(), **self._client_options},
         )
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The system's certificates, read once."""
+    return ssl.create_default_context()
 
 
 def _header(token: str) -> dict[str, Any]:

@@ -108,9 +108,9 @@ def check_csrf(session: Session, given: str | None) -> None:
     Raises:
         NotAllowed: the form was not made for this session.
     """
-    if given is None or not hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "surrogateescape")):
+    if given is None or not hmac.compare_digest(session.csrf.encode(), given.encode("utf-8", "surrogatepass")):
         raise NotAllowed("the form is not of this session", "Load the page again and send it from there")
 
 
 def _hash(value: str) -> str:
-    return hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()

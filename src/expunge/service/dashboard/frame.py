@@ -59,7 +59,7 @@ class Pages:
         object.__setattr__(self, "trail", Trail(self.service.database, self.service.clock))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PageOf:
     """A line of the table of pages.
 
@@ -154,7 +154,7 @@ class Visit:
 
     def url(self, path: str) -> str:
         """The address of a page of ours, wherever the pages are mounted."""
-        return self.request.scope.get("root_path", "").rstrip("/") + path
+        return str(self.request.scope.get("root_path", "")).rstrip("/") + path
 
     def page(self, template: str, *, status: int = 200, **told: Any) -> Response:
         """A page, and what was told of the step before it."""

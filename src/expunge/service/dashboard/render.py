@@ -1,4 +1,4 @@
-"""Templates, and the files beside them: each is served under the digest of its bytes, for as long as a browser likes."""
+"""Templates, and the files beside them, each served under the digest of its bytes for as long as a browser likes."""
 
 from __future__ import annotations
 

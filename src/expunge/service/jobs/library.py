@@ -52,14 +52,21 @@ def prepare(url: str) -> None:
     """Make or bring up to date the library's tables. Safe to do from several processes at once."""
     quieten()
     refuse_pickles()
-    if url.startswith("sqlite"):
-        engine = create_engine(url)  # write-ahead: readers and the one writer do not wait for each other; it is kept
+    with reaching():
+        if url.startswith("sqlite"):
+            _write_ahead(url)
+        DBOS.migrate(url, schema=SCHEMA)
+
+
+def _write_ahead(url: str) -> None:
+    """Readers and the one writer then do not wait for each other; the file keeps the setting."""
+    engine = create_engine(url)
+    try:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA busy_timeout=30000")
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    finally:
         engine.dispose()
-    with reaching():
-        DBOS.migrate(url, schema=SCHEMA)
 
 
 def client(url: str) -> DBOSClient:

@@ -76,7 +76,7 @@ class JobError:
 
 
 Settle = Callable[[str, JobError], None]
-"""Called as the last durable step of a job that failed, not of one that was cancelled: moves the request to ``failed``."""
+"""The last durable step of a job that failed, not of one that was cancelled: moves the request to ``failed``."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from datetime import UTC
 from typing import Any, cast
 
 from dbos import DBOS, DBOSClient
-from dbos import error as library_error
 from sqlalchemy.exc import SQLAlchemyError
 
 from expunge.service.clock import Clock
@@ -194,14 +193,11 @@ class Shift:
                 except _Ended as ended:
                     self._settle(held, ended.error)
                     raise JobFailed(ended.error) from None
-                except SQLAlchemyError as error:  # of the library's own tables: no outcome of the job
-                    log.warning(
-                        "job %s: %s in keeping its record; it is handed back", held.job_id, type(error).__name__
-                    )
+                except SQLAlchemyError as error:  # in keeping the record: no outcome of the job
+                    log.warning("job %s is put back: its record cannot be kept (%s)", held.job_id, type(error).__name__)
                     raise HandedBack from None
-                except library_error.DBOSException as error:
-                    if not isinstance(error, library_error.DBOSWorkflowCancelledError):
-                        self._settle_unrecorded(held, error)
+                except Exception as error:  # a step's own errors do not come here
+                    self._settle_unrecorded(held, error)
                     raise
 
         return job
@@ -248,11 +244,15 @@ class Shift:
             log.error("job %s failed and could not be settled: %s", held.job_id, ended.error.text)
 
     def _settle_unrecorded(self, held: _Held, error: Exception) -> None:
-        """The record cannot be followed (it was changed, or the order of steps was, without a new `library.VERSION`)."""
+        """The record cannot be followed: it was changed, or the order of steps was without a new `library.VERSION`."""
         kind, text = told(error)
-        log.error("job %s ends, since its record cannot be followed: %s", held.job_id, kind)
+        log.error("job %s ends, since its record cannot be followed (%s)", held.job_id, kind)
         if self.work.settle is not None:
-            self.work.settle(held.request_id, JobError("unknown", kind, text, 1, self.work.clock().astimezone(UTC)))
+            note = JobError("unknown", kind, text, 1, self.work.clock().astimezone(UTC))
+            try:
+                self.work.settle(held.request_id, note)
+            except Exception as wrong:
+                log.error("job %s could not be settled: %s, %s", held.job_id, *told(wrong))
 
     def _step(self, held: _Held, name: str, function: Callable[[], Json]) -> Json:
         """The result of a step, from the record if it was done before.

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from expunge.errors import RequestError
 from expunge.service.webhooks.targets import (
@@ -25,6 +26,8 @@ Dial = Callable[[str, int, float], socket.socket]
 CONNECT_SECONDS = 5.0
 WHOLE_SECONDS = 15.0
 MOST_READ = 4096
+# ValueError and AttributeError: a socket that was cut in the middle of something
+FAULTS = (OSError, http.client.HTTPException, ValueError, AttributeError)
 AGENT = "expunge-webhooks/1"
 
 
@@ -93,16 +96,23 @@ class Caller:
             told = {"content-type": "application/json", "user-agent": AGENT, "connection": "close", **headers}
             connection.request("POST", target.path, body=body, headers=told)
             reply = connection.getresponse()
-            reply.read(MOST_READ)
+            with contextlib.suppress(*FAULTS):  # the status is what counts; the rest is read for politeness
+                reply.read(MOST_READ)
             return Answer(status=reply.status)
         except ssl.SSLCertVerificationError:
             return Answer(status=None, why="certificate")
-        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+        except FAULTS as error:
             slow = late.is_set() or isinstance(error, TimeoutError)
             return Answer(status=None, why="timeout" if slow else "connection")
         finally:
             timer.cancel()
-            connection.close()
+            connection.end()
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """The system's certificates, read once."""
+    return ssl.create_default_context()
 
 
 class _Pinned(http.client.HTTPConnection):
@@ -117,11 +127,17 @@ class _Pinned(http.client.HTTPConnection):
     def connect(self) -> None:
         self._open = self._caller.dial(self._address, self._target.port, self._caller.connect_seconds)
         if self._target.scheme == "https":
-            context = self._caller.context or ssl.create_default_context()
+            context = self._caller.context or _tls()
             secure = context.wrap_socket(self._open, server_hostname=self._target.host, do_handshake_on_connect=False)
             self._open = secure  # before the handshake, which may be slow on purpose too
             secure.do_handshake()
         self.sock = self._open
+
+    def end(self) -> None:
+        """Close it, however far it came."""
+        self.close()
+        if self._open is not None:
+            self._open.close()
 
     def cut(self) -> None:
         """End it from another thread, whatever it waits for; the answer may have taken the socket over by then."""

@@ -41,30 +41,13 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 UNICAST = ipaddress.ip_network("2000::/3")
 # IANA's special-purpose registries: what `is_global` knows of them differs from one Python to the next. The last one is
 # public by number, and the inside of a cloud all the same.
-SPECIAL = tuple(
-    ipaddress.ip_network(text)
-    for text in [
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.88.99.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "2001::/23",
-        "2001:db8::/32",
-        "3fff::/20",
-        "168.63.129.16/32",
-    ]
-)
+_SPECIAL = """
+0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
+2001::/23 2001:db8::/32 3fff::/20
+168.63.129.16/32
+"""
+SPECIAL = tuple(ipaddress.ip_network(text) for text in _SPECIAL.split())
 
 
 class Unreachable(ExpungeError):

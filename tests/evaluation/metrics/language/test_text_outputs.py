@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from expunge.errors import DataError, UnknownIds
+from expunge.errors import DataError, MissingEvidence, UnknownIds
 from expunge.evaluation.metrics.language.examples import text_outputs
+from expunge.evaluation.metrics.language.matching import exact_match_contained
+from expunge.evaluation.metrics.language.membership import loss_scores, min_k_scores
 from expunge.evaluation.metrics.language.outputs import TextOutputs, alternatives, concatenate
+from expunge.evaluation.metrics.language.probability import probability
 
 
 def small(**changes: Any) -> TextOutputs:
@@ -168,3 +171,39 @@ def test_alternatives_are_grouped_by_parent_in_the_order_of_their_numbers() -> N
 def test_alternatives_must_belong_to_the_items(ids: tuple[str, ...], parents: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         alternatives(named(*ids), parents)
+
+
+def worded(**changes: Any) -> TextOutputs:
+    """Of a model that answers in words only."""
+    given: dict[str, Any] = {"ids": ("a", "b"), "answers": ("one two", "three"), "generated": ("one two", "four")}
+    return TextOutputs(**{**given, **changes})
+
+
+def test_a_model_that_answers_in_words_only_has_answers_and_no_probabilities(tmp_path: Path) -> None:
+    outputs = worded(samples=(("x", "y"), ("z", "z")))
+    assert outputs.log_probs is None
+    for name in ("scored", "tokens", "total", "nll"):
+        with pytest.raises(MissingEvidence, match="answers in words only"):
+            getattr(outputs, name)
+    outputs.save(tmp_path / "said.safetensors")
+    again = TextOutputs.load(tmp_path / "said.safetensors")
+    assert again == again and again.log_probs is None
+    assert (again.ids, again.answers, again.generated, again.samples) == (
+        outputs.ids, outputs.answers, outputs.generated, outputs.samples,
+    )  # fmt: skip
+    assert outputs.select(["b"]).generated == ("four",) and len(concatenate([outputs, worded(ids=("c", "d"),
+        samples=(("x", "y"), ("z", "z")))])) == 4  # fmt: skip
+
+
+def test_what_stands_beside_probabilities_needs_them() -> None:
+    with pytest.raises(DataError, match="without log_probs"):
+        worded(hits=(np.array([True]), np.array([True])))
+    with pytest.raises(DataError, match="only some batches recorded log_probs"):
+        concatenate([small(), worded(ids=("c", "d"), generated=None)])
+
+
+def test_metrics_of_probabilities_say_that_there_are_none() -> None:
+    for compute in (probability, min_k_scores, loss_scores):
+        with pytest.raises(MissingEvidence, match="in words only"):
+            compute(worded())  # type: ignore[operator]
+    assert exact_match_contained(worded()).value == 0.5
