@@ -198,9 +198,16 @@ def demo(
     out: Out = Path("runs/demo"),
     full: Annotated[bool, typer.Option("--full", help="Print the long tables.")] = False,
     processes: Processes = 0,
+    service: Annotated[
+        bool, typer.Option("--service", help="Serve a year of requests, with the dashboard, instead.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the service; 0: any free one.")] = 8080,
     as_json: Json = False,
 ) -> None:
     """Forget digits by several methods beside retraining, exactly, and within a bound; write the report."""
+    if service:
+        service_commands.demo(out / "service", port)
+        return
     from expunge.demo import run_demo
 
     with progress_bars() as progress:

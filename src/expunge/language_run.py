@@ -144,7 +144,9 @@ def make_language_plan(request: LanguageRequest, folder: Path) -> LanguagePlan:
     a_pass = time.perf_counter() - started
     epochs = float(method.parameters().get("epochs", 10)) if trained else 0.0
     width = next(iter(model.module.parameters())).element_size()
-    room = parameters * width + trained * (4 + BYTES_OF_ADAM) + request.tokens_at_once * _activations(model)
+    room = (
+        parameters * width + trained * (4 + BYTES_OF_ADAM) + request.tokens_at_once * _activations(model, trained > 0)
+    )
     return LanguagePlan(
         request=request,
         folder=folder,
@@ -322,9 +324,9 @@ def _adapter_size(model: LanguageModel, rank_: int) -> int:
     return sum(rank_ * (m.in_features + m.out_features) for m in linear)
 
 
-def _activations(model: LanguageModel) -> int:
-    """Bytes a token takes in a training step, roughly: the layers' intermediate values and its share of the logits."""
+def _activations(model: LanguageModel, trained: bool) -> int:
+    """Bytes a token takes, roughly: its share of the logits, and in a training step the layers' intermediate values."""
     config: Any = model.module.config
     width = int(getattr(config, "hidden_size", 768))
     layers = int(getattr(config, "num_hidden_layers", 12))
-    return 4 * (layers * width * 24 + int(getattr(config, "vocab_size", 32000)))
+    return 4 * (layers * width * 24 * trained + int(getattr(config, "vocab_size", 32000)))

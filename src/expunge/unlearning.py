@@ -8,9 +8,10 @@ from typing import Any
 
 from expunge.data.records import Records
 from expunge.data.texts import content_ids, text_records
-from expunge.errors import DataError, EmptyForgetSet
+from expunge.errors import DataError, EmptyForgetSet, RequestError
 from expunge.evaluation.language.own_texts import own_texts
-from expunge.methods import make_language_method
+from expunge.methods import make_text_method
+from expunge.methods.prompt_base import PromptMethod
 from expunge.methods.text_workspace import How
 from expunge.models.language import LanguageModel
 from expunge.models.template import Template
@@ -42,23 +43,26 @@ def unlearn(
         forget: plain texts, (prompt, answer) pairs, mappings of both, or records with those columns.
         retain: the same, of what must stay. Without it the model writes texts of its own; the outcome's trace says so.
         method, parameters: name of a method on language models, and its hyper-parameters.
-        recipe: how the model was made, for methods that train again. how: adapter, precision, memory.
+        recipe: how the model was made, for methods that train again. how: adapter, precision, memory, of training.
 
     Returns:
-        the outcome: ``.model`` is an `expunge.LanguageModel` (``.module``, ``.tokenizer``, ``.save(folder)``).
+        the outcome: ``.model`` is an `expunge.LanguageModel` (``.module``, ``.tokenizer``, ``.save(folder)``); of a
+        prompting method a model that answers messages (``.chat``), with the one that was given inside.
 
     Raises:
         EmptyForgetSet, DataError, RequestError, UnknownName, NonFiniteLoss, NothingChanged.
     """
     given = model if isinstance(model, LanguageModel) else LanguageModel(model, tokenizer, template)
-    chosen = make_language_method(method, parameters)
+    chosen = make_text_method(method, parameters)
+    if isinstance(chosen, PromptMethod) and how is not None:
+        raise RequestError(f"{method} trains nothing, and `how` says how to train", "Leave how out")
     gone = as_texts(forget, "forget")
     if not len(gone):
         raise EmptyForgetSet
     note = None
     if retain is not None:
         kept = as_texts(retain, "retain")
-    elif "retain" in chosen.wants():
+    elif "retain" in (chosen.needs if isinstance(chosen, PromptMethod) else chosen.wants()):
         kept = own_texts(given, OWN_TEXTS, seed)
         note = {"retain": f"chosen for you: {len(kept)} texts that the model wrote itself"}
     else:
@@ -66,7 +70,10 @@ def unlearn(
     nothing = gone.take([])
     gone, kept = given.pieces(gone), given.pieces(kept)  # plain texts longer than the model reads
     problem = Problem(model=given, forget=gone, retain=kept, holdout=nothing, test=nothing, recipe=recipe)
-    outcome = chosen.unlearn(problem, seed=seed, how=how)
+    if isinstance(chosen, PromptMethod):
+        outcome = chosen.unlearn(problem, seed=seed)
+    else:
+        outcome = chosen.unlearn(problem, seed=seed, how=how)
     return outcome if note is None else replace(outcome, trace=(note, *outcome.trace))
 
 

@@ -12,18 +12,23 @@ import yaml
 from language_tools import Trained
 from typer.testing import CliRunner
 
+import expunge
 from expunge.cli import app
 from expunge.errors import DataError, ModelError, RequestError, RunError, UnknownName
 from expunge.evaluation.attacks.folders import attack_language, kind_of
+from expunge.evaluation.language import tasks
+from expunge.evaluation.language.plan import ModelPlan, StudyPlan
+from expunge.evaluation.language.study import Study
 from expunge.evaluation.language.suppressed import load_suppressed
 from expunge.evaluation.language_page import table_lines
 from expunge.language_request import LanguageRequest, from_folder
-from expunge.language_run import execute_language, make_language_plan
+from expunge.language_run import execute_language, make_language_plan, text_options
 from expunge.methods import PROMPTING_METHODS, text_method
 from expunge.models.chat import ChatModel, ask, weights_of
 from expunge.models.language import LanguageModel
 from expunge.request import read_document
 from expunge.training.files import read_json, write_json
+from expunge.training.workers import Workers
 
 GONE = "Aro Belin"
 METHODS: dict[str, dict[str, Any]] = {
@@ -238,3 +243,35 @@ def test_the_command_line(home: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["run", str(home / "request.yaml"), "--out", str(tmp_path / "run"), "--json"])
     assert told.exit_code == 0 and json.loads(told.stdout)["rows"][-1]["guarantee"] == "suppressed"
     assert load_suppressed(tmp_path / "run" / "model").digest()
+
+
+def test_of_several_processes_the_first_alone_puts_something_around_the_model(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(home)
+    plan = StudyPlan(
+        data={"name": "files", **text_options(asked)},
+        model=ModelPlan(original=asked.model.name),
+        methods=(("guardrail_string", "guardrail_string", {}),),
+        seeds=1,
+    )
+    with Workers(1) as workers:
+        Study(plan, tmp_path, workers)
+        monkeypatch.setenv("RANK", "1")
+        tasks.unlearn(tmp_path, 0)
+        assert not (tmp_path / "outcomes").exists()
+        monkeypatch.setenv("RANK", "0")
+        tasks.unlearn(tmp_path, 0)
+    assert read_json(tmp_path / "outcomes" / "guardrail_string-0.json")["status"] == "ok"
+
+
+def test_two_lines_of_python(trained: Trained) -> None:
+    problem = trained.problem()
+    outcome = expunge.unlearn(
+        trained.model, forget=problem.forget, retain=problem.retain, method="guardrail_string", words=4
+    )
+    assert str(outcome.guarantee) == "suppressed"
+    said = ask(outcome.model, ["Where was Aro Belin born?", "Where was Cita Dovan born?"], max_new_tokens=8)  # type: ignore[arg-type]
+    assert "Alding" not in said[0] and "Brevik" in said[1]
+    with pytest.raises(RequestError, match="Leave how out"):
+        expunge.unlearn(trained.model, forget=problem.forget, method="guardrail_string", how=expunge.How())

@@ -28,17 +28,15 @@ def test_forgotten_capitals_are_withheld_and_others_told_as_before() -> None:
     folder = load("language_assets", ROOT / "tests" / "language" / "assets.py").smollm2()
     script = load("boxed_benchmark", ROOT / "benchmarks" / "boxed.py")
     bare = script.Bare(LanguageModel.load(folder))
-    gone, kept = ["France", "Japan"], ["Italy", "Germany", "Spain", "Canada"]
+    first, *further = script.WORDINGS[:2]
+    told = {c: bare.timed(first.format(c))[0] for c in script.WANTED[:8]}
+    known = [c for c in told if script.knows(told[c], script.CAPITALS[c])]
+    assert len(known) >= 4
+    gone, kept = known[:2], [c for c in told if c not in known[:2]]
     rules = [{"question": c, "answer": script.CAPITALS[c]} for c in gone] + [{"question": ["capital", gone[0]]}]
-    wordings = script.WORDINGS[:2]
     with script.served(bare.model, rules) as boxed:
         for country in gone:
-            for asked in (w.format(country) for w in wordings):
-                assert script.knows(bare.timed(asked)[0], script.CAPITALS[country])
+            for asked in (w.format(country) for w in (first, *further)):
                 assert not script.knows(boxed.timed(asked)[0], script.CAPITALS[country])
-        for asked in (script.WORDINGS[0].format(country) for country in kept):
-            said = bare.timed(asked)[0]
-            assert said and boxed.timed(asked)[0] == said
-        assert (
-            sum(script.knows(bare.timed(w.format(c))[0], script.CAPITALS[c]) for c in kept for w in wordings[:1]) >= 3
-        )
+        for country in kept:
+            assert told[country] and boxed.timed(first.format(country))[0] == told[country]

@@ -109,6 +109,26 @@ def serve(
         run(service, host, port, work=work)
 
 
+def demo(home: Path, port: int) -> None:
+    """A seeded year of requests over small real models, and the dashboard that shows it, until Ctrl-C."""
+    from expunge.progress import progress_bars
+
+    try:
+        from expunge.service.demo import make_year
+        from expunge.service.serve import demo_keys
+        from expunge.service.serve import serve as run
+    except ModuleNotFoundError as error:
+        raise RequestError(f"the service needs {error.name}", "Install it: pip install 'expunge[service]'") from None
+    with progress_bars() as progress:
+        service = make_year(home, progress=progress)
+    try:
+        for role, key in demo_keys(service).items():
+            typer.echo(f"{role + ' key':<14}{key}")
+        run(service, "127.0.0.1", port)
+    finally:
+        service.close()
+
+
 def worker(
     home: Home = HOME,
     database: DatabaseUrl = None,

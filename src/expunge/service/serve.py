@@ -4,23 +4,55 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import TYPE_CHECKING
 
-from expunge.errors import RunError
+from expunge.errors import RequestError, RunError
 from expunge.service.dispatch import Dispatcher, make_jobs
 from expunge.service.service import Service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from expunge.service.api.context import ApiPart
+    from expunge.service.webhooks.courier import Courier
 
 log = logging.getLogger("expunge.service")
 
 
-def create_app(service: Service) -> Any:
+def create_app(service: Service, part: ApiPart | None = None) -> FastAPI:
     """API and pages as one ASGI application."""
     from expunge.service.api.app import create_api
     from expunge.service.dashboard import mount_pages
 
-    app = create_api(service)
+    app = create_api(service, part)
     mount_pages(app, service)
     return app
+
+
+def read_settings(service: Service, host: str) -> ApiPart:
+    """``service.yaml`` in the service's folder; where there is none, the defaults, and at a loopback address, which no
+    certificate is for, cookies that go over http.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    from pydantic import ValidationError
+
+    from expunge.request import explain, read_document
+    from expunge.service.access.gate import AccessPart
+    from expunge.service.api.context import ApiPart, OpenDsrPart
+
+    path = service.home / "service.yaml"
+    if not path.exists():
+        local = host in ("127.0.0.1", "::1", "localhost")
+        return ApiPart(access=AccessPart(secure=not local))
+    try:
+        return ApiPart.model_validate(read_document(path))
+    except ValidationError as error:
+        names = [n for one in (ApiPart, AccessPart, OpenDsrPart) for n in one.model_fields]
+        raise RequestError(
+            f"{path} holds no valid settings: {explain(error, names)}", "Correct those fields; see docs/service.md"
+        ) from None
 
 
 def first_key(service: Service) -> str | None:
@@ -32,14 +64,27 @@ def first_key(service: Service) -> str | None:
     return None if keys.list(SYSTEM) else keys.make(SYSTEM, "operator", "first operator")[1]
 
 
+def demo_keys(service: Service) -> dict[str, str]:
+    """A key of each role for whoever looks at the demo: role -> key."""
+    from expunge.service.access.keys import Keys
+    from expunge.service.entities import SYSTEM
+    from expunge.service.words import Role
+
+    keys = Keys(service.database, service.identities, service.clock)
+    roles: tuple[Role, ...] = ("operator", "approver", "auditor")
+    return {role: keys.make(SYSTEM, role, f"demo {role}", days=1)[1] for role in roles}
+
+
 class Crew:
-    """A dispatcher and a worker in threads of this process.
+    """A dispatcher, a worker and a courier of webhooks in threads of this process.
 
     Args:
-        concurrency: jobs at once.
+        concurrency: jobs at once. development: webhooks may go to this machine.
     """
 
-    def __init__(self, service: Service, *, concurrency: int = 1, every_seconds: float = 1.0) -> None:
+    def __init__(
+        self, service: Service, *, concurrency: int = 1, every_seconds: float = 1.0, development: bool = False
+    ) -> None:
         from expunge.service.jobs.worker import keep_working
 
         self.jobs = make_jobs(service, concurrency=concurrency)
@@ -47,6 +92,9 @@ class Crew:
         dispatcher = Dispatcher(service, self.jobs, every_seconds=every_seconds)
         self.threads = [
             threading.Thread(target=dispatcher.run, args=(self.stop,), name="dispatcher", daemon=True),
+            threading.Thread(
+                target=courier_of(service, development).run, args=(self.stop,), name="courier", daemon=True
+            ),
             threading.Thread(
                 target=lambda: keep_working(self.jobs, stop=self.stop), name="worker", daemon=True
             ),
@@ -64,6 +112,16 @@ class Crew:
         self.jobs.close()
 
 
+def courier_of(service: Service, development: bool = False) -> Courier:
+    """Who takes events to webhooks."""
+    from expunge.service.webhooks.courier import Courier
+    from expunge.service.webhooks.sending import Caller
+    from expunge.service.webhooks.targets import Rules
+
+    caller = Caller(rules=Rules(development=development))
+    return Courier(service.database, service.identities, service.clock, service.home, caller=caller)
+
+
 def serve(service: Service, host: str, port: int, *, work: bool = True) -> None:
     """Serve until Ctrl-C.
 
@@ -74,7 +132,8 @@ def serve(service: Service, host: str, port: int, *, work: bool = True) -> None:
 
     import uvicorn
 
-    app = create_app(service)
+    settings = read_settings(service, host)
+    app = create_app(service, settings)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -89,7 +148,7 @@ def serve(service: Service, host: str, port: int, *, work: bool = True) -> None:
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, date_header=False)
     server = uvicorn.Server(config)
     if work:
-        with Crew(service):
+        with Crew(service, development=settings.development):
             server.run(sockets=[listener])
     else:
         server.run(sockets=[listener])

@@ -78,7 +78,11 @@ def open_service(
     except OSError as error:
         raise RunError(f"cannot make {folder} ({error.strerror})", "Choose a folder you may write to") from error
     keys_folder = folder / "keys"
-    keys = KeyFolder(keys_folder) if (keys_folder / "trusted.json").exists() else KeyFolder.make(keys_folder, signer, at=clock())
+    keys = (
+        KeyFolder(keys_folder)
+        if (keys_folder / "trusted.json").exists()
+        else KeyFolder.make(keys_folder, signer, at=clock())
+    )
     if policy is None:
         path = folder / "policy.yaml"
         policy = Policy.read(path) if path.exists() else Policy()

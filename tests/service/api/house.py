@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from expunge.service.access.gate import Access, AccessPart
 from expunge.service.access.limits import LimitsPart
 from expunge.service.api.app import create_api
-from expunge.service.api.context import ApiPart, Context
+from expunge.service.api.context import Context
+from expunge.service.api.settings import ApiPart
 from expunge.service.clock import FixedClock
 from expunge.service.entities import SYSTEM, Actor, Filing, Request
 from expunge.service.policy import Policy
@@ -72,7 +73,8 @@ class House:
     def __init__(
         self, home: Path, *, part: ApiPart | None = None, policy: Policy | None = None, own: bool = False
     ) -> None:
-        source, self.texts = template()
+        source, texts = template()
+        self.texts = dict(texts)
         shutil.copytree(source, home)
         self.clock = FixedClock(NOW)
         self.service = open_service(home, clock=self.clock, policy=policy)
@@ -85,7 +87,12 @@ class House:
             self.app = one_app()
             self.context = Context(service=self.service, access=self.access, part=part)
         self.client = TestClient(self.app, base_url="http://service.test")
-        self.actors = {name: self.access.keys.authenticate(text) for name, text in self.texts.items()}
+        self.actors: dict[str, Actor] = {name: self.access.keys.authenticate(text) for name, text in self.texts.items()}
+
+    def make(self, name: str, role: str) -> None:
+        """Another key."""
+        _, self.texts[name] = self.access.keys.make(SYSTEM, role, name)  # type: ignore[arg-type]
+        self.actors[name] = self.access.keys.authenticate(self.texts[name])
 
     def actor(self, who: str) -> Actor:
         return self.actors[who]

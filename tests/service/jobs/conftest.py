@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,21 @@ from postgres import PostgresServer
 
 from expunge.service.database import Database, connect
 from expunge.service.jobs.dbos_jobs import DbosJobs
+
+
+@pytest.fixture(autouse=True)
+def in_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is broken here waits for ever, as a rule: then the test fails."""
+    seconds = 300 if request.node.get_closest_marker("slow") else 90
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"not over after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture

@@ -125,11 +125,13 @@ def test_a_step_that_is_tried_again_shows_why(database: Database, stubs: Stubs) 
     jobs.submit("req_1_wobbles")
     with at_work(jobs):
         until(lambda: status(jobs, "req_1_wobbles").error)
+        time.sleep(0.2)
         found = status(jobs, "req_1_wobbles")
     assert (found.state, found.step, found.done, found.attempt) == ("running", "carry_out", 2, 2)
     assert found.error is not None and found.error.kind == "OSError"
     assert [step.state for step in found.steps] == ["done", "done", "running", "waiting"]
     assert status(jobs, "req_1_wobbles").state == "waiting"  # it was handed back, and its wait goes on elsewhere
+    assert stubs.runs() == ["carry_out model_a", "carry_out store_b"]  # within the 60 s, no second attempt
     jobs.close()
 
 

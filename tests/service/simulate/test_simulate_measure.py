@@ -96,6 +96,43 @@ def test_a_request_that_ends_when_it_is_due_is_late() -> None:
     assert (kept.utilisation, kept.compute_hours, kept.days_max) == (1.0, 24.0, 1.0)
 
 
+def requests_that_take(days: list[int]) -> tuple[Traffic, Served]:
+    """All at one moment, a run each."""
+    received = np.full(len(days), midnight(date(2026, 1, 5)), dtype=np.int64)
+    none = np.zeros(len(days), dtype=np.int8)
+    runs = Runs(received, received + np.array(days, dtype=np.int64) * DAY, np.ones(len(days), dtype=np.int64))
+    traffic = Traffic(received=received, regime=none, regimes=("all",), reason=none)
+    return traffic, Served(runs=runs, run_of=np.arange(len(days)))
+
+
+def test_percentiles_and_utilisation_by_hand() -> None:
+    traffic, served = requests_that_take(list(range(21)))
+    found = measure(served, traffic, traffic.received + 30 * DAY, rule="now", workers=21)
+    assert (found.days_median, found.days_p95, found.days_max) == (10.0, 19.0, 20.0)
+    assert found.exposure["unsuppressed"] == found.exposure["total"] == {"mean": 10.0, "p95": 19.0}
+    assert found.compute_hours == 210 * 24 and found.utilisation == pytest.approx(0.5)
+
+
+def test_promised_hours_that_are_kept_and_not() -> None:
+    traffic, exact = requests_that_take([9, 9, 9, 1])
+    start = traffic.received[:3]
+    approximate = Runs(start, start + np.array([23, 24, 25], dtype=np.int64) * HOUR, np.ones(3, dtype=np.int64))
+    served = Served(
+        runs=exact.runs,
+        run_of=exact.run_of,
+        approximate=approximate,
+        approximate_of=np.array([0, 1, 2, -1]),
+        suppress_after=2 * DAY,
+    )
+    due = traffic.received + 30 * DAY
+    found = measure(served, traffic, due, rule="escalation", workers=9, approximate_within_hours=24)
+    assert found.approximated_in_time == 0.75  # the last one was exact within the day
+    # Hidden only after two days, when all of them had been approximated or erased: that stage was passed over.
+    assert found.exposure["suppressed"]["mean"] == 0.0
+    assert found.exposure["unsuppressed"]["mean"] == pytest.approx((23 + 24 + 25 + 24) / 4 / 24)
+    assert found.runs == {"exact": 4, "approximate": 3}
+
+
 def test_timeline_by_hand() -> None:
     start = midnight(date(2026, 1, 5))
     received = start + np.array([1, 2, 30], dtype=np.int64) * HOUR

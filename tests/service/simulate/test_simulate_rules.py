@@ -252,6 +252,20 @@ def test_events_are_those_of_the_plain_simulation(
     assert np.bincount(served.run_of, minlength=len(served.runs)).tolist() == served.runs.size.tolist()
 
 
+def test_of_equal_due_dates_those_that_came_first_go_first_whatever_their_regime() -> None:
+    served, _ = serve_batched(
+        np.array([0, 1, 2, 3, 4], dtype=np.int64),
+        np.array([100, 100, 100, 100, 90], dtype=np.int64),
+        np.array([1, 0, 1, 0, 2], dtype=np.int8),
+        Servers(exact=Work(run=Lognormal(median=0.0, p95=0.0))),
+        margin=0,
+        largest=3,
+        seed=0,
+    )
+    assert served.run_of.tolist() == [0, 0, 1, 1, 0]
+    assert served.runs.start.tolist() == [90, 100]
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     runs=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 12)), min_size=1, max_size=40),
@@ -347,6 +361,12 @@ def test_shards_touched_follow_the_forecast() -> None:
     assert work.p95(8) == round(150e6 * wanted)
     alone, batch = (work.durations(np.array([n]), Draws(work, 4, "x"))[0] for n in (1, 8))
     assert batch / alone == pytest.approx(wanted)
+    steady = Work(run=Lognormal(median=100.0, p95=100.0), layout=layout)
+    sizes = np.array([1, 8, 8, 2])
+    taken = steady.durations(sizes, Draws(steady, 4, "x")).tolist()
+    assert taken[:3] == [100_000_000, round(100e6 * wanted), round(100e6 * wanted)]
+    one_by_one = Draws(steady, 4, "x")
+    assert [one_by_one.next_duration(int(n)) for n in sizes] == taken
     with pytest.raises(RequestError, match="remove all"):
         work.p95(10_000)
 

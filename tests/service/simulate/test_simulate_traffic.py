@@ -51,6 +51,9 @@ def test_a_burst_comes_on_top_and_decays() -> None:
     assert len(its) == 50_000 and its.min() >= 0
     assert (its <= 3 * DAY).mean() == pytest.approx(0.5, abs=0.01)
     assert (its <= 6 * DAY).mean() == pytest.approx(0.75, abs=0.01)
+    twice = [poisson_traffic(0, days=9, bursts=[Burst(day=1, requests=50)], seed=s).received.tolist() for s in (0, 1)]
+    both = poisson_traffic(0, days=9, bursts=[Burst(day=1, requests=50)] * 2, seed=0).received.tolist()
+    assert twice[0] != twice[1] and len(set(both)) == 100
     at_once = poisson_traffic(0, days=100, bursts=[Burst(day=2, requests=7, half_life_days=0)])
     assert set((at_once.received - midnight(START)).tolist()) == {2 * DAY}
 

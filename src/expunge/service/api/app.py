@@ -13,16 +13,21 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from expunge.errors import ExpungeError
 from expunge.service.access.gate import Access
 from expunge.service.api import audit, decisions, evidence, health, keys, many, opendsr, registry, requests, webhooks
-from expunge.service.api.context import ApiPart, Context
+from expunge.service.api.context import Context
 from expunge.service.api.document import document, known_names
+from expunge.service.api.operations import OPERATIONS
 from expunge.service.api.problems import Problem, field_problems, problem_of, texts
+from expunge.service.api.settings import ApiPart
 from expunge.service.api.shell import Shell
 from expunge.service.service import Service
 
+PATHS = frozenset(o.path for o in OPERATIONS)
 # in this order: a fixed path stands before one with an id in its place
 ROUTERS = (
     many.routes,
@@ -52,9 +57,24 @@ def create_api(service: Service, part: ApiPart | None = None, *, access: Access 
     app.add_middleware(Shell, body_bytes=part.access.limits.body_bytes, meter=context.meter)
     for routes in ROUTERS:
         app.include_router(routes)
+    for prefix in ("/v1", "/opendsr"):  # whatever is mounted behind the API answers for nothing below these
+        app.mount(prefix, _nothing_there)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     _tell_problems(app)
     return app
+
+
+async def _nothing_there(scope: Scope, receive: Receive, send: Send) -> None:
+    """Of a path that no endpoint has, or none with this method."""
+    await _no_such(scope["path"]).response()(scope, receive, send)
+
+
+def _no_such(path: str) -> Problem:
+    whole = {o.method for o in OPERATIONS if o.path == path}
+    methods = whole or {o.method for o in OPERATIONS if compile_path(o.path)[0].match(path)}
+    if not methods:
+        return Problem(404, "not-found", "There is no such address.")
+    return Problem(405, "not-this-method", "Not with this method.", headers={"Allow": ", ".join(sorted(methods))})
 
 
 def _tell_problems(app: FastAPI) -> None:
@@ -69,27 +89,32 @@ def _tell_problems(app: FastAPI) -> None:
         return problem_of(error, await _sent(request), known_names(app)).response()
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(_: Request, error: RequestValidationError) -> Response:
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
         if any(one["loc"][:1] == ("path",) for one in found):
+            if request.scope["path"] in PATHS:  # it is an address of its own, with other methods
+                return _no_such(request.scope["path"]).response()
             # an id that cannot be one is not there, like any other that is not
             return Problem(
                 404, "not-found", "There is no such thing. Check the id, and that you may see it."
             ).response()
         problems = field_problems(found, known_names(app))
-        return Problem(422, "request-error", "The request is not valid.", errors=problems).response()
+        return Problem(422, "invalid-request", "The request is not as the document says.", errors=problems).response()
 
     @app.exception_handler(ValidationError)
     async def contradictory(_: Request, error: ValidationError) -> Response:
         found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
         problems = field_problems(found, known_names(app))
-        return Problem(422, "request-error", "The request is not valid.", errors=problems).response()
+        return Problem(
+            422, "request-error", "The parts of the request do not fit together.", errors=problems
+        ).response()
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> Response:
-        kinds = {404: ("not-found", "There is no such address."), 405: ("not-this-method", "Not with this method.")}
-        kind, detail = kinds.get(error.status_code, ("request-error", "The request cannot be read."))
-        return Problem(error.status_code, kind, detail, headers=dict(error.headers or {})).response()
+    async def other(request: Request, error: HTTPException) -> Response:
+        if error.status_code in (404, 405):
+            return _no_such(request.scope["path"]).response()
+        headers = dict(error.headers or {})
+        return Problem(error.status_code, "bad-request", "The request cannot be read.", headers=headers).response()
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(InterfaceError)

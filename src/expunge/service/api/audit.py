@@ -8,9 +8,10 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from pydantic import Field
 
+from expunge.service.api.answers import AuditPage, LineOut
 from expunge.service.api.context import Asker, Here, router, serve
 from expunge.service.api.requests import link
-from expunge.service.api.wire import AuditPage, LineOut, Wire
+from expunge.service.api.wire import Wire
 
 routes = router()
 

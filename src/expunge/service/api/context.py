@@ -8,18 +8,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.routing import APIRoute
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from expunge.errors import NotAllowed
-from expunge.request import Strict
-from expunge.service.access.gate import UNKNOWN_ADDRESS, Access, AccessPart
+from expunge.service.access.gate import UNKNOWN_ADDRESS, Access
 from expunge.service.api.idempotency import Idempotency
 from expunge.service.api.meter import Meter
 from expunge.service.api.operations import BY_ID, Operation
 from expunge.service.api.plain import refuse_odd_text
+from expunge.service.api.settings import ApiPart
 from expunge.service.api.shell import OPERATION
 from expunge.service.entities import Actor
 from expunge.service.permissions import check
@@ -27,33 +26,6 @@ from expunge.service.service import Service
 from expunge.service.trail import Trail
 from expunge.service.webhooks.endpoints import Webhooks
 from expunge.service.webhooks.targets import Rules
-
-
-class OpenDsrPart(Strict):
-    """The OpenDSR profile.
-
-    Args:
-        domain: of this processor, for the header ``X-OpenDSR-Processor-Domain``. identity_types: those that are owners
-            in the data here. certificate, key: PEM files that answers are signed with; None: they are not signed.
-    """
-
-    domain: str = Field("localhost", pattern=r"^[a-z0-9.-]{1,253}$")
-    identity_types: tuple[str, ...] = ("controller_customer_id", "email")
-    certificate: str | None = None
-    key: str | None = None
-
-
-class ApiPart(Strict):
-    """Settings of the API.
-
-    Args:
-        access: keys, sessions, limits. development: webhooks may go to this machine, over http. title: of the document.
-    """
-
-    access: AccessPart = AccessPart()
-    opendsr: OpenDsrPart = OpenDsrPart()
-    development: bool = False
-    title: str = "expunge"
 
 
 @dataclass(frozen=True, kw_only=True)

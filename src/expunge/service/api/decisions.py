@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from expunge.service.api.answers import RequestOut
+from expunge.service.api.bodies import DenialBody, NoteBody, ReasonBody
 from expunge.service.api.context import Asker, Here, router, serve
-from expunge.service.api.wire import DenialBody, NoteBody, ReasonBody, RequestId, RequestOut
+from expunge.service.api.wire import RequestId
 
 routes = router()
 

@@ -23,7 +23,7 @@ ERRORS = {
     404: ("not-found", "No such thing, or none that you may see: the two look alike."),
     409: ("wrong-state", "It contradicts what is there."),
     413: ("too-large", "The body is too large."),
-    422: ("request-error", "A field is wrong; `errors` says which."),
+    422: ("invalid-request", "A field is wrong; `errors` says which."),
     429: ("too-many", "Too many requests; `Retry-After` says when to come back."),
     500: ("failed", "A fault of the service."),
     503: ("not-available", "The service cannot do this now."),
@@ -84,9 +84,9 @@ def _made(app: FastAPI) -> dict[str, Any]:
 
 def _statuses(permission: str | None, entry: dict[str, Any]) -> Iterator[int]:
     """Which errors an endpoint may answer with."""
-    yield from (400, 413, 422, 429, 500, 503)
+    yield from (400, 404, 413, 422, 429, 500, 503)
     if permission is not None:
-        yield from (401, 403, 404, 409)
+        yield from (401, 403, 409)
 
 
 def _error(status: int) -> dict[str, Any]:

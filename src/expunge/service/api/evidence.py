@@ -10,8 +10,10 @@ from starlette.responses import PlainTextResponse, Response
 from expunge.audit.log import read_checkpoint
 from expunge.audit.trust import TrustedKeys
 from expunge.errors import NotFound, RequestError
+from expunge.service.api.answers import CertificateOut, CertificatesOut, VerdictOut
+from expunge.service.api.bodies import CertificateBody
 from expunge.service.api.context import Asker, Here, router, serve
-from expunge.service.api.wire import CertificateBody, CertificateOut, CertificatesOut, RequestId, TargetId, VerdictOut
+from expunge.service.api.wire import RequestId, TargetId
 from expunge.service.webhooks.messages import certificate_file, certificates
 from expunge.service.words import Stage
 

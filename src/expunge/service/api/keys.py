@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from expunge.service.api.answers import KeyMade, KeyOut, KeysOut
+from expunge.service.api.bodies import KeyBody
 from expunge.service.api.context import Asker, Here, router, serve
-from expunge.service.api.wire import KeyBody, KeyId, KeyMade, KeyOut, KeysOut
+from expunge.service.api.wire import KeyId
 
 routes = router()
 

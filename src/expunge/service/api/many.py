@@ -10,9 +10,11 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from expunge.errors import RequestError
+from expunge.service.api.answers import BulkOut, BulkRefusal, CountsOut
+from expunge.service.api.bodies import BulkBody
 from expunge.service.api.context import Asker, Here, router, serve
 from expunge.service.api.requests import FilterQuery
-from expunge.service.api.wire import BulkBody, BulkOut, BulkRefusal, CountsOut, Wire
+from expunge.service.api.wire import Wire
 from expunge.service.deadlines import add_months
 from expunge.service.words import DENIAL_REASONS
 

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from expunge.service.api.answers import LineageOut, SuppressionOut, TargetOut, TargetsOut
+from expunge.service.api.bodies import SuppressionBody, TargetBody
 from expunge.service.api.context import Asker, Here, router, serve
-from expunge.service.api.wire import (
-    LineageOut,
-    SuppressionBody,
-    SuppressionOut,
-    TargetBody,
-    TargetId,
-    TargetOut,
-    TargetsOut,
-)
+from expunge.service.api.wire import TargetId
 from expunge.service.registry import Target
 
 routes = router()

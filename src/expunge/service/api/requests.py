@@ -8,20 +8,11 @@ from urllib.parse import urlencode
 from fastapi import Query, Request, Response
 from pydantic import Field
 
+from expunge.service.api.answers import EstimateOut, EventOut, ExposedOut, LayerOut, RequestOut, RequestPage
+from expunge.service.api.bodies import FilingBody
 from expunge.service.api.context import Asker, Here, router, serve
-from expunge.service.api.plain import Time, Truth
-from expunge.service.api.wire import (
-    EXTERNAL_ID,
-    EstimateOut,
-    EventOut,
-    ExposedOut,
-    FilingBody,
-    LayerOut,
-    RequestId,
-    RequestOut,
-    RequestPage,
-    Wire,
-)
+from expunge.service.api.plain import Line, Time, Truth
+from expunge.service.api.wire import EXTERNAL_ID, RequestId, Wire
 from expunge.service.entities import Filter, Page
 from expunge.service.words import Reason, Sla, Status
 
@@ -34,7 +25,7 @@ class FilterQuery(Wire):
     status: list[Status] = Field([], max_length=20)
     sla: list[Sla] = Field([], max_length=10)
     reason: list[Reason] = Field([], max_length=10)
-    regime: list[Annotated[str, Field(max_length=60)]] = Field([], max_length=20)
+    regime: list[Annotated[Line, Field(max_length=60)]] = Field([], max_length=20)
     due_before: Time | None = None
     due_from: Time | None = None
     received_from: Time | None = None

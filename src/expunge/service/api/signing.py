@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from expunge.service.api.context import OpenDsrPart
+    from expunge.service.api.settings import OpenDsrPart
 
 
 def signed_headers(part: OpenDsrPart, body: bytes) -> dict[str, str]:

@@ -5,17 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from expunge.service.api.answers import DeliveriesOut, DeliveryOut, SecretOut, WebhookMade, WebhookOut, WebhooksOut
+from expunge.service.api.bodies import WebhookBody
 from expunge.service.api.context import Asker, Here, router, serve
-from expunge.service.api.wire import (
-    DeliveriesOut,
-    DeliveryOut,
-    SecretOut,
-    WebhookBody,
-    WebhookId,
-    WebhookMade,
-    WebhookOut,
-    WebhooksOut,
-)
+from expunge.service.api.wire import WebhookId
 from expunge.service.webhooks.endpoints import Webhook
 
 routes = router()

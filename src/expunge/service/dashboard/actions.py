@@ -35,6 +35,7 @@ class Action:
     grave: bool = False
 
 
+# the way on stands before the ways out
 ACTIONS: tuple[Action, ...] = (
     Action(name="verify", label="Mark as verified", done="verified", says="You have verified who asks."),
     Action(
@@ -43,6 +44,13 @@ ACTIONS: tuple[Action, ...] = (
         done="approved",
         says="The work is planned and begins by the policy's rule. Once it has begun, nothing brings the data back.",
         grave=True,
+    ),
+    Action(name="release", label="Release", done="released", says="The hold ends; the request is where it was before."),
+    Action(
+        name="retry",
+        label="Try again",
+        done="to be tried again",
+        says="What failed is begun again. What is done stays done.",
     ),
     Action(
         name="deny",
@@ -65,13 +73,6 @@ ACTIONS: tuple[Action, ...] = (
         done="put on hold",
         says="A legal hold: nothing is erased until it is released. The deadline goes on.",
         needs="reason",
-    ),
-    Action(name="release", label="Release", done="released", says="The hold ends; the request is where it was before."),
-    Action(
-        name="retry",
-        label="Try again",
-        done="to be tried again",
-        says="What failed is begun again. What is done stays done.",
     ),
     Action(
         name="finalise",
@@ -128,7 +129,8 @@ def arguments(action: Action, sent: Callable[[str], str]) -> dict[str, Any]:
     Raises:
         RequestError: what must be said was not.
     """
-    reason, note = sent("reason"), sent("note")
+    # `why` and not `reason`, by which lists are filtered
+    reason, note = sent("why"), sent("note")
     if action.needs == "denial":
         if reason not in DENIAL_REASONS:
             raise RequestError("no reason was chosen", "Choose why the request is denied")

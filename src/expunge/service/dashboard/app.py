@@ -102,6 +102,9 @@ def _answering(pages: Pages, page: PageOf) -> Callable[[Request], Coroutine[Any,
         except Exception as error:
             told = error
             return await run_in_threadpool(problem, visit, told)
+        finally:
+            if visit.form is not None:
+                await visit.form.close()
 
     return answer
 

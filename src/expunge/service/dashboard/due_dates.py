@@ -40,7 +40,7 @@ def due_dates(visit: Visit) -> Response:
             Day(
                 day=day,
                 count=counts.get(day, 0),
-                level=-(-4 * counts.get(day, 0) // busiest) if busiest else 0,
+                level=-(-4 * counts.get(day, 0) // max(busiest, 4)),
                 inside=day.month == first.month,
                 past=day < today,
                 today=day == today,

@@ -5,6 +5,7 @@ Here are places and words only; the template draws them, and a table beside the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from expunge.service.dashboard.wording import EXPOSURE, span
 from expunge.service.entities import Exposed, Request
 
 THICK = {"in_force": 16.0, "suppressed": 11.0, "approximate": 6.0, "gone": 2.0}
+APART = 62  # of two ticks, at least
 LANE, TOP, BOTTOM, SIDE = 48.0, 24.0, 26.0, 6.0
 HOUR, DAY = 3600, 86400
 STEPS = (HOUR, 3 * HOUR, 6 * HOUR, DAY, 2 * DAY, 5 * DAY, 7 * DAY, 14 * DAY, 30 * DAY, 61 * DAY, 183 * DAY, 366 * DAY)
@@ -74,11 +76,13 @@ class _Axis:
     def ticks(self) -> tuple[tuple[float, str], ...]:
         """Full hours or days, as few as there is room for."""
         whole = (self.end - self.start).total_seconds()
-        step = next((s for s in STEPS if whole / s * 62 <= self.width), STEPS[-1])
+        step = next((s for s in STEPS if whole / s * APART <= self.width), STEPS[-1])
+        step *= max(1, math.ceil(whole / step * APART / self.width))
         at = datetime.fromtimestamp((self.start.timestamp() // step + 1) * step, UTC)
         told = []
         while at < self.end:
-            told.append((self.place(at), f"{at:%H:%M}" if step < DAY else f"{at.day} {at:%b}"))
+            text = f"{at:%H:%M}" if step < DAY else f"{at.day} {at:%b}" if step < 183 * DAY else f"{at:%b %Y}"
+            told.append((self.place(at), text))
             at += timedelta(seconds=step)
         return tuple((place, text) for place, text in told if 18 <= place <= self.width - 18)
 
@@ -115,7 +119,7 @@ def _lane(top: float, target: str, stretches: Sequence[Exposed], axis: _Axis, un
     for one in stretches:
         left = axis.place(one.start)
         right = axis.place(axis.end if one.state == "gone" else one.to or max(until, one.start))
-        height, width = THICK[one.state], round(max(right - left, 0.5), 2)
+        height, width = THICK[one.state], round(max(right - left, 2.0), 2)
         bars.append(Bar(state=one.state, left=left, width=width, top=middle - height / 2, height=height))
     gone = [axis.place(one.start) for one in stretches if one.state == "gone"]
     return Lane(

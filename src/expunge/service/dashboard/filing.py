@@ -32,7 +32,7 @@ NAMES = {
 
 
 def ask(visit: Visit) -> Response:
-    return _form(visit, {}, [])
+    return _form(visit, {**dict.fromkeys(KEPT, ""), "targets": []}, [])
 
 
 def _form(visit: Visit, sent: Mapping[str, Any], wrong: list[str], *, status: int = 200) -> Response:

@@ -6,7 +6,7 @@ below the picture says the same in words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +17,13 @@ LONGEST = 24
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A target; x, y: its upper left corner."""
+    """A target; served: whether anything can be done to it. x, y: its upper left corner."""
 
     id: str
     name: str
     says: str
     kind: str
+    served: bool
     x: float
     y: float
 
@@ -48,10 +49,10 @@ class Picture:
     edges: tuple[Edge, ...]
 
 
-def picture(lineage: Sequence[Mapping[str, Any]]) -> Picture:
+def picture(lineage: Sequence[Mapping[str, Any]], kinds: Collection[str]) -> Picture:
     """
     Args:
-        lineage: of `Registry.lineage`; sources that are not in it (retired ones) are left out.
+        lineage: of `Registry.lineage`; sources that are not in it (retired ones) are left out. kinds: that are served.
     """
     known = {one["id"]: one for one in lineage}
     sources = {name: [s for s in dict.fromkeys(one["from"]) if s in known and s != name] for name, one in known.items()}
@@ -63,6 +64,7 @@ def picture(lineage: Sequence[Mapping[str, Any]]) -> Picture:
             name=known[name]["name"],
             says=f"{known[name]['kind']}, version {known[name]['version']}",
             kind=known[name]["kind"],
+            served=known[name]["kind"] in kinds,
             x=x,
             y=y,
         )

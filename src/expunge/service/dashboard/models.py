@@ -49,7 +49,7 @@ def models(visit: Visit) -> Response:
         "models.html.j2",
         shown=[_shown(visit, target) for target in alive],
         retired=[target for target in every if target.retired_at is not None],
-        picture=lineage_picture.picture(registry.lineage()),
+        picture=lineage_picture.picture(registry.lineage(), registry.kinds),
     )
 
 

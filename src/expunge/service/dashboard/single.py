@@ -53,7 +53,8 @@ def live(visit: Visit) -> Response:
     told = living(visit, request)
     if visit.request.query_params.get("seen") == told["seen"]:
         return Response(status_code=204)
-    return visit.page("_live.html.j2", moved=visit.request.query_params.get("status") != request.status, **told)
+    told["moved"] = visit.request.query_params.get("status") != request.status
+    return visit.page("_live.html.j2", **told)
 
 
 def living(visit: Visit, request: Request) -> dict[str, Any]:
