@@ -1,8 +1,8 @@
 """A year of requests over small real targets, so that the dashboard has something real to show.
 
-The people, their rows and their requests are made up by a seed; the classifier in shards, the language model's adapters,
-the file of accounts, the runs, the certificates and the log are what a service makes of them. Only the clock is turned:
-the year passes as fast as the work can be done.
+The people, their rows and their requests are made up by a seed; the classifier in shards, the adapters of a language
+model, the file of accounts, the runs, the certificates and the log are what a service makes of them. Only the clock is
+turned: the year passes as fast as the work can be done.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def make_year(home: Path, *, seed: int = 0, today: datetime | None = None, progr
         _decide(service, random)
         _work(service)
         if progress is not None and day % 5 == 0:
-            progress("a year of requests", day / DAYS)
+            progress("a year of requests", day, DAYS)
     service.close()
     (home / "policy.yaml").write_text(json.dumps(POLICY.model_dump(mode="json"), indent=1), encoding="utf-8")
     (home / "year.json").write_text(json.dumps({"seed": seed, "end": end.isoformat()}), encoding="utf-8")
@@ -79,7 +79,7 @@ def _targets(service: Service, folder: Path, names: Sequence[str], seed: int) ->
     accounts = folder / "accounts.csv"
     with accounts.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "account", "visits", "spent", "stays"])
+        writer.writerow(["entry", "account", "visits", "spent", "stays"])
         for number, name in enumerate(names):
             for k in range(2):
                 visits, spent = int(random.poisson(9)), round(float(random.gamma(2, 40)), 2)
@@ -87,7 +87,7 @@ def _targets(service: Service, folder: Path, names: Sequence[str], seed: int) ->
     learned = folder / "learned.csv"
     with learned.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "account", "visits", "spent", "stays"])
+        writer.writerow(["entry", "account", "visits", "spent", "stays"])
         for n in range(20 * MODELLED):
             visits = int(random.poisson(9))
             stays = "yes" if visits > 8 else "no"
@@ -99,13 +99,13 @@ def _targets(service: Service, folder: Path, names: Sequence[str], seed: int) ->
             file.write(json.dumps(row) + "\n")
     base = _base(folder / "base")
     learn("sisa", str(learned), folder / "classifier", settings={"shards": 8, "sharding": "owner"}, architecture="mlp",
-          epochs=3, columns={"id": "row", "owner": "account", "label": "stays"}, keys=service.keys)  # fmt: skip
+          epochs=3, columns={"id": "entry", "owner": "account", "label": "stays"}, keys=service.keys)  # fmt: skip
     learn("sharded_adapters", str(notes), folder / "assistant",
           settings={"base": str(base), "sharding": "owner", "shards": 4, "rank": 2, "targets": ["q_proj", "v_proj"]},
           epochs=1, keys=service.keys)  # fmt: skip
     register = service.registry.register
     register(Target(id="accounts", name="Accounts", version="2026", kind="dataset", location=str(accounts),
-                    options={"owner": "account", "id": "row"}))  # fmt: skip
+                    options={"owner": "account", "id": "entry"}))  # fmt: skip
     register(Target(id="churn", name="Churn classifier, 8 shards", version="3", kind="learner",
                     location=str(folder / "classifier"), made_from=("accounts",)))  # fmt: skip
     register(Target(id="assistant", name="Assistant, 4 adapters", version="1", kind="learner",
@@ -135,7 +135,7 @@ def _one(service: Service, name: str, random: Any) -> None:
         OPERATOR,
         Filing(
             identity=name,
-            reason=str(random.choice(["privacy", "correction", "staleness"], p=[0.86, 0.09, 0.05])),  # type: ignore[arg-type]
+            reason=str(random.choice(["privacy", "correction", "staleness"], p=[0.86, 0.09, 0.05])),
             regime=str(random.choice(["gdpr", "ccpa", "uk_gdpr"], p=[0.6, 0.28, 0.12])),
             external_id=f"ticket-{int(random.integers(10_000, 99_999))}",
             verified=bool(random.random() < 0.93),
@@ -152,7 +152,7 @@ def _decide(service: Service, random: Any) -> None:
         draw = random.random()
         try:
             if draw < 0.04:
-                desk.deny(APPROVER, request.id, str(random.choice(["insuf_verification", "claim_not_covered"])))  # type: ignore[arg-type]
+                desk.deny(APPROVER, request.id, "claim_not_covered" if random.random() < 0.5 else "insuf_verification")
             elif draw < 0.06:
                 desk.hold(OPERATOR, request.id, "preserved for a dispute")
             elif draw < 0.08 and request.extended_at is None:

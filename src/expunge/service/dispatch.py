@@ -11,8 +11,17 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from expunge.errors import ExpungeError
-from expunge.service.jobs.port import JobError, Jobs, Json, StepCall, Steps
+from expunge.errors import (
+    Conflict,
+    EmptyRetainSet,
+    ExpungeError,
+    NotEnoughRoom,
+    RequestError,
+    RunError,
+    ServiceError,
+    UnknownIds,
+)
+from expunge.service.jobs.port import JobError, Jobs, Json, StepCall, StepFailed, Steps
 from expunge.service.maintenance import Maintenance
 from expunge.service.work import STEPS
 
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("expunge.service")
 DAY = timedelta(days=1)
+# Refusals whose words hold nothing of anybody's records: operators may read them.
+TOLD = (ServiceError, RequestError, RunError, EmptyRetainSet)
 
 
 def plan_of(_batch_id: str) -> list[StepCall]:
@@ -32,7 +43,16 @@ def steps_of(service: Service) -> Steps:
     """Name -> what a worker does."""
 
     def step(carry: Callable[[str], dict[str, Json]]) -> Callable[[str, Json], Json]:
-        return lambda batch_id, _argument: carry(batch_id)
+        def run(batch_id: str, _argument: Json) -> Json:
+            try:
+                return carry(batch_id)
+            except TOLD as error:
+                if isinstance(error, UnknownIds):  # it names them
+                    raise
+                again = isinstance(error, (Conflict, NotEnoughRoom, RunError))
+                raise StepFailed(error.cause, error.remedy, again=again) from None
+
+        return run
 
     return {name: step(getattr(service.work, name)) for name in STEPS}
 
@@ -84,6 +104,10 @@ class Dispatcher:
         open_batches = self.service.work.batches_due()
         for batch_id in open_batches:
             self.jobs.submit(batch_id)
+            job = self.jobs.status(batch_id)
+            if job is not None and job.state == "failed":  # and nobody came to say so
+                kind, text = ("failed", "") if job.error is None else (job.error.kind, job.error.text)
+                self.service.work.settle(batch_id, kind, text)
         now = self.service.clock()
         if self._kept is None or now - self._kept >= DAY:
             Maintenance(self.service).run()

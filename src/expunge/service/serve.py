@@ -6,14 +6,14 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from expunge.errors import RequestError, RunError
+from expunge.errors import RunError
 from expunge.service.dispatch import Dispatcher, make_jobs
 from expunge.service.service import Service
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from expunge.service.api.context import ApiPart
+    from expunge.service.api.settings import ApiPart
     from expunge.service.webhooks.courier import Courier
 
 log = logging.getLogger("expunge.service")
@@ -36,32 +36,14 @@ def read_settings(service: Service, host: str) -> ApiPart:
     Raises:
         RequestError: it cannot be read.
     """
-    from pydantic import ValidationError
-
-    from expunge.request import explain, read_document
     from expunge.service.access.gate import AccessPart
-    from expunge.service.api.context import ApiPart, OpenDsrPart
+    from expunge.service.api.settings import ApiPart
 
     path = service.home / "service.yaml"
-    if not path.exists():
-        local = host in ("127.0.0.1", "::1", "localhost")
-        return ApiPart(access=AccessPart(secure=not local))
-    try:
-        return ApiPart.model_validate(read_document(path))
-    except ValidationError as error:
-        names = [n for one in (ApiPart, AccessPart, OpenDsrPart) for n in one.model_fields]
-        raise RequestError(
-            f"{path} holds no valid settings: {explain(error, names)}", "Correct those fields; see docs/service.md"
-        ) from None
-
-
-def first_key(service: Service) -> str | None:
-    """The operator's key of a service that has none yet, told this once; None where there are keys."""
-    from expunge.service.access.keys import Keys
-    from expunge.service.entities import SYSTEM
-
-    keys = Keys(service.database, service.identities, service.clock)
-    return None if keys.list(SYSTEM) else keys.make(SYSTEM, "operator", "first operator")[1]
+    if path.exists():
+        return ApiPart.read(path)
+    local = host in ("127.0.0.1", "::1", "localhost")
+    return ApiPart(access=AccessPart(secure=not local))
 
 
 def demo_keys(service: Service) -> dict[str, str]:

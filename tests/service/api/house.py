@@ -71,13 +71,19 @@ class House:
     """
 
     def __init__(
-        self, home: Path, *, part: ApiPart | None = None, policy: Policy | None = None, own: bool = False
+        self,
+        home: Path,
+        *,
+        part: ApiPart | None = None,
+        policy: Policy | None = None,
+        own: bool = False,
+        database: str | None = None,
     ) -> None:
         source, texts = template()
         self.texts = dict(texts)
         shutil.copytree(source, home)
         self.clock = FixedClock(NOW)
-        self.service = open_service(home, clock=self.clock, policy=policy)
+        self.service = open_service(home, clock=self.clock, policy=policy, database=database)
         part = part or ApiPart(access=AccessPart(limits=MANY, secure=False))
         self.access = Access(self.service.database, self.service.identities, self.clock, part.access)
         if own:
@@ -87,6 +93,9 @@ class House:
             self.app = one_app()
             self.context = Context(service=self.service, access=self.access, part=part)
         self.client = TestClient(self.app, base_url="http://service.test")
+        if database is not None:  # there are no keys in it yet
+            keys = self.access.keys
+            self.texts = {name: keys.make(SYSTEM, role, name, identity=who)[1] for name, (role, who) in ROLES.items()}  # type: ignore[arg-type]
         self.actors: dict[str, Actor] = {name: self.access.keys.authenticate(text) for name, text in self.texts.items()}
 
     def make(self, name: str, role: str) -> None:

@@ -194,7 +194,7 @@ def test_what_is_not_supported_is_refused(house: House, changed: dict[str, Any])
 def test_callbacks_are_signed_webhooks_to_who_filed_it(house: House) -> None:
     house.make("rival", "operator")
     url = "https://hooks.example.com/opendsr"
-    house.context.webhooks.make(house.actor("operator"), url, ["opendsr.status"])
+    hook, _ = house.context.webhooks.make(house.actor("operator"), url, ["opendsr.status"])
     house.context.webhooks.make(house.actors["rival"], "https://rival.example.com/", ["opendsr.status"])
     sent = body(status_callback_urls=[url])
     assert house.post("operator", "/opendsr/requests", json=sent).status_code == 201
@@ -211,6 +211,9 @@ def test_callbacks_are_signed_webhooks_to_who_filed_it(house: House) -> None:
     courier = Courier(service.database, service.identities, house.clock, service.home, caller=Line())  # type: ignore[arg-type]
     courier.step()
     assert {where for where, _ in calls} == {url}
+    with service.database.read() as connection:
+        told = connection.execute(select(tables.delivery.c.webhook_id)).scalars().all()
+    assert set(told) == {hook.id}
     assert calls[-1][1] == {
         "controller_id": house.actor("operator").id,
         "status_callback_url": url,

@@ -89,11 +89,13 @@ def share(value: float) -> str:
 def paint_frontier(axes: Any, grid: Grid, palette: Palette, currency: str | None, size: float) -> list[str]:
     """Lines of the least cost at which each rule keeps each deadline; returns the rules that keep none of them.
 
-    Rules that escalate are left out: their exact runs are those of ``periodic``.
+    Rules that escalate are left out where ``periodic`` is there: their exact runs are the same.
     """
     colours = {"now": palette.muted, "batched": palette.cold}
     never = []
-    for rule in (r for r in grid.rules if not r.startswith("escalation")):
+    for rule in ("now", "batched", *heat_rules(grid)):
+        if rule not in grid.rules:
+            continue
         kept = [(d, o) for d, o in zip(grid.deadlines, grid.frontier(rule), strict=True) if o is not None]
         if not kept:
             never.append(words(rule))
@@ -102,7 +104,16 @@ def paint_frontier(axes: Any, grid: Grid, palette: Palette, currency: str | None
         values = [max(o.cost if currency else o.compute_hours, 1e-3) for _, o in kept]
         colour = colours.get(rule, palette.hot)
         days = [d for d, _ in kept]
-        axes.plot(days, values, color=colour, linestyle=DASHES[rule], marker="o", ms=4, lw=1.6, label=words(rule))
+        axes.plot(
+            days,
+            values,
+            color=colour,
+            linestyle=DASHES[rule.replace("escalation", "periodic")],
+            marker="o",
+            ms=4,
+            lw=1.6,
+            label=words(rule),
+        )
     if axes.get_lines():
         axes.set_yscale("log")
         axes.legend(frameon=False, fontsize=size, loc="upper right", labelcolor=palette.ink, handlelength=3)
