@@ -39,7 +39,10 @@ class Counted:
     def index(self, target: Target) -> Index:
         rows = sum(self.owners.values())
         return Index(
-            owners=dict(self.owners), digest="0" * 64, rows=rows, options={"guarantee": {s: self.word for s in self.can}}
+            owners=dict(self.owners),
+            digest="0" * 64,
+            rows=rows,
+            options={"guarantee": dict.fromkeys(self.can, self.word)},
         )
 
     def stages(self, target: Target) -> tuple[tuple[Stage, ...], dict[str, str]]:

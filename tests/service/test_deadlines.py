@@ -143,7 +143,9 @@ def test_a_policy_that_is_none_is_refused(tmp_path, told, why) -> None:
 
 def test_a_policy_is_read_from_yaml(tmp_path) -> None:
     path = tmp_path / "policy.yaml"
-    path.write_text("regimes: {house: {days: 10}}\ndefault_regime: house\nserving: {rule: escalation, period_days: 7}\n")
+    path.write_text(
+        "regimes: {house: {days: 10}}\ndefault_regime: house\nserving: {rule: escalation, period_days: 7}\n"
+    )
     policy = Policy.read(path)
     assert (policy.regime("house").days, policy.serving.rule, policy.serving.period_days) == (10, "escalation", 7)
     with pytest.raises(RequestError, match="no regime 'gdpr'"):

@@ -147,7 +147,12 @@ def test_a_legal_hold_stops_everything_but_the_clock(bench: Bench) -> None:
     request_id = bench.approved()
     due = bench.desk.get(OPERATOR, request_id).due_at
     held = bench.desk.hold(OPERATOR, request_id, "litigation 17")
-    assert (held.status, held.paused_from, held.hold_reason, held.due_at) == ("paused", "approved", "litigation 17", due)
+    assert (held.status, held.paused_from, held.hold_reason, held.due_at) == (
+        "paused",
+        "approved",
+        "litigation 17",
+        due,
+    )
     bench.clock.advance(timedelta(days=60))
     assert bench.work() == 0 and bench.kind().owners["ann"] == 3
     with pytest.raises(NotAllowed):

@@ -90,7 +90,7 @@ def test_who_comes_back_is_filed_again_once(kept: Bench) -> None:
     kept.service.registry.reindex("shop")
     assert Maintenance(kept.service).look_again() == 1
     assert Maintenance(kept.service).look_again() == 0
-    (again,) = [one for one in kept.desk.list(OPERATOR, Filter(open=True)).items]
+    (again,) = list(kept.desk.list(OPERATOR, Filter(open=True)).items)
     assert again.status == "verified" and again.received_at == kept.clock()
     assert kept.desk.history(OPERATOR, again.id)[0].detail == {"after": first}
     kept.desk.approve(APPROVER, again.id)

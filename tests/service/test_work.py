@@ -159,7 +159,8 @@ def test_step_by_step_under_one_id(tmp_path) -> None:
     yaml = tmp_path / "box.yaml"
     yaml.write_text(
         "name: helper\nrequests: rules\nmodels: {m: {url: 'http://127.0.0.1:1/v1', name: x}}\n"
-        "router: {kind: rule, marked: w, otherwise: w}\nworkers: {w: {kind: model, model: m}}\noutput_filter: {kind: rule}\n"
+        "router: {kind: rule, marked: w, otherwise: w}\nworkers: {w: {kind: model, model: m}}\n"
+        "output_filter: {kind: rule}\n"
     )
     chat = Counted({"ann": 3, "zoe": 97}, can=("approximate", "exact"))
     bench = with_rule(tmp_path, "escalation", chat=chat)
@@ -225,7 +226,7 @@ def test_derived_models_that_nobody_can_search_are_out_of_scope(bench: Bench) ->
     assert [line.split(":")[0] for line in told["out_of_scope"]] == ["distilled", "far"]
     request_id = bench.approved("bob")
     bench.service.work.plan_approved()
-    planned = [e for e in bench.desk.history(OPERATOR, request_id) if e.kind == "planned"][0]
+    planned = next(e for e in bench.desk.history(OPERATOR, request_id) if e.kind == "planned")
     assert len(planned.detail["out_of_scope"]) == 2
 
 
