@@ -215,7 +215,14 @@ def test_getting_started_runs() -> None:
 def pages_with_examples() -> list[str]:
     from expunge.methods import LEARNERS
 
-    guides = ["docs/exact.md", "docs/audit.md", "docs/estimators.md", "docs/forecast.md", "docs/attacking.md"]
+    guides = [
+        "docs/exact.md",
+        "docs/audit.md",
+        "docs/estimators.md",
+        "docs/forecast.md",
+        "docs/attacking.md",
+        "docs/simulate.md",
+    ]
     return [page for page in [*guides, *(f"docs/methods/{name}.md" for name in LEARNERS)] if (ROOT / page).exists()]
 
 

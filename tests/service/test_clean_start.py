@@ -41,7 +41,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     with (folder / "clicks.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["row", "user", "x1", "x2", "label"])
+        writer.writerow(["key", "user", "x1", "x2", "label"])
         for n in range(240):
             writer.writerow([f"c{n}", PEOPLE[n % 12], n % 7, (n * 3) % 5, "yes" if n % 2 else "no"])
     lines = [
@@ -112,7 +112,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str, str]]:
         time.sleep(0.1)
     if not (address and key):
         process.kill()
-        process.wait()
+        process.communicate()
         pytest.fail("".join(lines) or "the service did not start")
     yield home, address[1], key[0]
     process.terminate()
@@ -129,7 +129,7 @@ def test_from_a_clean_start(data: Path, served: tuple[Path, str, str], receiver:
     home, address, operator_key = served
     at_home = ("--home", str(home))
     keys = ("--keys", str(home / "keys"))
-    expunge("fit", "sisa", str(data / "clicks.csv"), "--out", str(tmp_path / "clf"), "--owner", "user", "--id", "row",
+    expunge("fit", "sisa", str(data / "clicks.csv"), "--out", str(tmp_path / "clf"), "--owner", "user", "--id", "key",
             "--label", "label", "--set", "shards=4", "--epochs", "2", *keys)  # fmt: skip
     expunge("fit", "sharded_adapters", str(data / "notes.jsonl"), "--out", str(tmp_path / "lm"), "--set",
             f"base={data / 'base'}", "--set", "sharding=owner", "--set", "shards=3", "--set", "rank=2", "--set",
@@ -137,7 +137,7 @@ def test_from_a_clean_start(data: Path, served: tuple[Path, str, str], receiver:
     clicks = tmp_path / "clicks.csv"
     clicks.write_bytes((data / "clicks.csv").read_bytes())
     expunge("targets", "add", "clicks", "--kind", "dataset", "--location", str(clicks), "--option", "owner=user",
-            "--option", "id=row", *at_home)  # fmt: skip
+            "--option", "id=key", *at_home)  # fmt: skip
     expunge("targets", "add", "classifier", "--kind", "learner", "--location", str(tmp_path / "clf"), "--from",
             "clicks", *at_home)  # fmt: skip
     expunge("targets", "add", "assistant", "--kind", "learner", "--location", str(tmp_path / "lm"), *at_home)

@@ -172,7 +172,7 @@ def learner(tmp_path: Path, bench: Bench) -> Target:
         writer.writerow(["key", "user", "x", "y"])
         writer.writerows((f"c{n}", f"user-{n % 6}", n % 5, n % 2) for n in range(60))
     columns = {"id": "key", "owner": "user", "label": "y"}
-    learn("naive_bayes", str(path), tmp_path / "model", columns=columns, keys=bench.service.keys)
+    learn("naive_bayes", str(path), tmp_path / "model", settings={}, columns=columns, keys=bench.service.keys)
     return Target(id="clf", name="clf", version="1", kind="learner", location=str(tmp_path / "model"))
 
 
@@ -246,7 +246,7 @@ def test_folders_that_are_no_learners_are_refused(tmp_path: Path, bench: Bench) 
         kind.index(Target(id="x", name="x", version="1", kind="learner", location=str(tmp_path)))
     path = tmp_path / "c.csv"
     path.write_text("key,x,y\n" + "".join(f"k{n},{n},{n % 2}\n" for n in range(20)))
-    learn("naive_bayes", str(path), tmp_path / "bare", columns={"id": "key", "label": "y"})
+    learn("naive_bayes", str(path), tmp_path / "bare", settings={}, columns={"id": "key", "label": "y"})
     with pytest.raises(RequestError, match="no keys"):
         kind.index(Target(id="x", name="x", version="1", kind="learner", location=str(tmp_path / "bare")))
 

@@ -441,7 +441,7 @@ def add_target(
     version: str = "1",
     parent: Annotated[str | None, typer.Option(help="Id of the model it was made from, or stands before.")] = None,
     source: Annotated[list[str] | None, typer.Option("--from", help="Id of a data set; repeat for several.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="Of the kind, name=value: owner=user_id, id=row.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="Of the kind, name=value: owner=user_id, id=key.")] = None,
     home: Home = HOME,
     database: DatabaseUrl = None,
     as_json: Json = False,

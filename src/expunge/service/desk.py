@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -42,13 +41,14 @@ from expunge.service.permissions import check
 from expunge.service.planning import Planner
 from expunge.service.policy import Policy
 from expunge.service.registry import Registry
-from expunge.service.rows import after_cursor, cursor_of, event_of, layer_of, request_of, sla_column, where
-from expunge.service.words import DENIAL_REASONS, FINAL, HOLDABLE, MOVES, SLAS, DenialReason, Status
+from expunge.service.rows import after_cursor, cursor_of, event_of, layer_of, request_of, sla_condition, where
+from expunge.service.words import DENIAL_REASONS, FINAL, HOLDABLE, MOVES, SLAS, DenialReason, Sla, Status
 
 r = tables.request.c
 Names = list[str]
 LONGEST_NOTE = 1000
 BULK_MOST = 5000
+OPEN_SLAS: tuple[Sla, ...] = ("breached", "overdue", "due_soon", "on_track")
 
 
 def new_id(kind: str) -> str:
@@ -459,30 +459,37 @@ class Desk:
             yield from listing.items
             page = None if listing.next is None else Page(limit=500, after=listing.next)
 
-    def counts(self, actor: Actor, *, open_only: bool = False) -> dict[str, dict[str, int]]:
-        """How many in each state, and by how they stand; what nobody verified is counted by itself.
-
-        Args:
-            open_only: leave out what is closed, which is most of it and takes most of the time.
-        """
+    def counts(self, actor: Actor) -> dict[str, dict[str, int]]:
+        """How many in each state, and by how they stand; what nobody verified is counted by itself."""
         check(actor, "list")
         now = self.clock()
-        standing = sla_column(stamp(now)).label("sla")
-        by_status: Counter[str] = Counter()
-        by_sla: Counter[str] = Counter(dict.fromkeys(SLAS, 0))
         with self.database.read() as connection:
-            wanted = Filter(open=True if open_only else None)
-            shown = select(r.status, standing).where(where(wanted, actor, now)).subquery().c
-            for status, sla, number in connection.execute(
-                select(shown.status, shown.sla, func.count()).group_by(shown.status, shown.sla)
-            ):
-                by_status[status] += number
-                by_sla[sla] += number
+            by_status = connection.execute(
+                select(r.status, func.count()).where(where(Filter(), actor, now)).group_by(r.status)
+            ).all()
+            slas = self._standing(connection, actor, now, SLAS)
             hidden = where(Filter(verified=False, open=True), actor, now)
             unverified = connection.execute(
                 select(func.count()).select_from(tables.request).where(hidden, r.verified == 0)
             ).scalar_one()
-        return {"status": dict(by_status), "sla": dict(by_sla), "unverified": {"open": unverified}}
+        return {"status": {str(k): int(v) for k, v in by_status}, "sla": slas, "unverified": {"open": unverified}}
+
+    def standing(self, actor: Actor) -> dict[str, int]:
+        """How many open requests stand how: a part of `counts` that takes little time."""
+        check(actor, "list")
+        with self.database.read() as connection:
+            return self._standing(connection, actor, self.clock(), OPEN_SLAS)
+
+    def _standing(
+        self, connection: Connection, actor: Actor, now: datetime, slas: Sequence[Sla]
+    ) -> dict[str, int]:  # fmt: skip
+        shown = where(Filter(), actor, now)
+        return {  # an index leads to each; to group all by a computed word would sort them
+            sla: connection.execute(
+                select(func.count()).select_from(tables.request).where(shown, sla_condition(sla, stamp(now)))
+            ).scalar_one()
+            for sla in slas
+        }
 
     def calendar(self, actor: Actor, first: datetime, last: datetime) -> dict[str, int]:
         """Due dates of open requests between two times: date (UTC) -> how many."""

@@ -19,7 +19,6 @@ from sqlalchemy import func, select
 from expunge.errors import ExpungeError
 from expunge.service import tables
 from expunge.service.clock import stamp
-from expunge.service.words import FINAL
 
 if TYPE_CHECKING:
     from expunge.service.registry import Target
@@ -70,9 +69,10 @@ def holdings(service: Service) -> list[dict[str, Any]]:
         def count(table: Any, *conditions: Any) -> int:
             return int(connection.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one())
 
-        open_ones = count(tables.request, r.status.not_in(sorted(FINAL)))
-        closed = count(tables.request, r.status.in_(sorted(FINAL)), r.minimised_at.is_(None))
-        minimised = count(tables.request, r.minimised_at.is_not(None))
+        # by the moment of closing, which an index holds, and which is there if and only if the state is final
+        open_ones = count(tables.request, r.closed_at.is_(None))
+        closed = count(tables.request, r.closed_at.is_not(None), r.minimised_at.is_(None))
+        minimised = count(tables.request, r.closed_at.is_not(None), r.minimised_at.is_not(None))
         rows = [
             ("requests, open", "keyed hash of the subject", "to answer them", "they are closed", open_ones),
             ("requests, closed", "keyed hash of the subject", "to show they were answered",

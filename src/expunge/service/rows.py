@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, false, or_, select, true
+from sqlalchemy import ColumnElement, and_, false, or_, select, true
 
 from expunge.errors import RequestError
 from expunge.service import tables
 from expunge.service.clock import stamp, unstamp
 from expunge.service.entities import Actor, Event, Filter, Layer, Request
-from expunge.service.words import FINAL, SLAS, Sla
+from expunge.service.words import FINAL, Sla
 
 r = tables.request.c
 
@@ -70,11 +70,6 @@ def sla_condition(sla: Sla, now: str) -> ColumnElement[bool]:
         "due_soon": and_(r.closed_at.is_(None), r.due_at > now, r.soon_at <= now),
         "on_track": and_(r.closed_at.is_(None), r.due_at > now, r.soon_at > now),
     }[sla]
-
-
-def sla_column(now: str) -> ColumnElement[str]:
-    """The same as a value: every row has one."""
-    return case(*((sla_condition(sla, now), sla) for sla in SLAS), else_="breached")
 
 
 def where(wanted: Filter, actor: Actor, now: datetime) -> ColumnElement[bool]:

@@ -46,6 +46,15 @@ def read_settings(service: Service, host: str) -> ApiPart:
     return ApiPart(access=AccessPart(secure=not local))
 
 
+def first_key(service: Service) -> str | None:
+    """The operator's key of a service that has none yet, told this once; None where there are keys."""
+    from expunge.service.access.keys import Keys
+    from expunge.service.entities import SYSTEM
+
+    keys = Keys(service.database, service.identities, service.clock)
+    return None if keys.list(SYSTEM) else keys.make(SYSTEM, "operator", "first operator")[1]
+
+
 def demo_keys(service: Service) -> dict[str, str]:
     """A key of each role for whoever looks at the demo: role -> key."""
     from expunge.service.access.keys import Keys

@@ -46,10 +46,11 @@ request = Table(
     Index("request_by_due", "due_at", "id"),
     Index("request_by_verified", "verified", "due_at", "id"),
     Index("request_by_status", "status", "due_at", "id"),
+    Index("request_by_count", "verified", "status"),
     Index("request_by_subject", "subject_token"),
     Index("request_by_receipt", "received_at"),
     Index("request_by_external", "external_id"),
-    Index("request_by_closing", "closed_at"),
+    Index("request_by_closing", "closed_at", "minimised_at"),
     # lists and counts are answered from this one alone: rows are wide, and reading 50,000 of them takes half a second
     Index(
         "request_by_standing",

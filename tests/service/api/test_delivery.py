@@ -541,7 +541,7 @@ def test_urls_are_checked_when_they_are_named(house: House) -> None:
 
 
 def test_no_path_leads_out_of_the_house(house: House, tmp_path: Path) -> None:
-    from expunge.errors import RequestError
+    from expunge.errors import TamperedEvidence
     from expunge.service.webhooks.messages import certificate_file
 
     (tmp_path / "outside.json").write_text("{}")
@@ -551,5 +551,5 @@ def test_no_path_leads_out_of_the_house(house: House, tmp_path: Path) -> None:
         str(tmp_path / "outside.json"),
         "certificates/none.json",
     ):
-        with pytest.raises(RequestError):
+        with pytest.raises(TamperedEvidence):
             certificate_file(house.service.home, path)

@@ -112,6 +112,14 @@ def test_certificates_of_others_are_not_there(certified: tuple[House, str, Path]
         is_problem(house.get("subject", f"/v1/requests/{request_id}/certificates/{path}"), 404)
 
 
+def test_a_certificate_that_is_gone_is_a_fault_of_the_house(certified: tuple[House, str, Path]) -> None:
+    house, request_id, path = certified
+    path.unlink()
+    for at in ("certificates", "certificates/mail/exact"):
+        told = is_problem(house.get("auditor", f"/v1/requests/{request_id}/{at}"), 500, "failed")
+        assert str(path.parent) not in told["detail"]
+
+
 def test_the_logs_head_is_the_one_on_disk(certified: tuple[House, str, Path]) -> None:
     house, _, _ = certified
     reply = house.get("auditor", "/v1/log/checkpoint")

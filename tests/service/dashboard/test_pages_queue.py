@@ -19,10 +19,10 @@ from sqlalchemy import insert
 from expunge.errors import RequestError
 from expunge.service import tables
 from expunge.service.clock import stamp
-from expunge.service.dashboard import queue
 from expunge.service.dashboard.asked import Asked, due_between, last_day
 from expunge.service.dashboard.wording import distance, end_of, number, share, span
 from expunge.service.deadlines import due_at
+from expunge.service.desk import OPEN_SLAS
 from expunge.service.entities import Filter
 from expunge.service.policy import Regime
 from expunge.service.words import SLAS, STATUSES
@@ -93,7 +93,7 @@ def test_the_tiles_count_what_is_open_and_lead_to_it(office: Office) -> None:
     page = visitor.page("/requests")
     tiles = [e for e in page.every("a") if "tile" in (e.get("class") or "").split()]
     assert [tile.words.split()[0] for tile in tiles] == ["1", "1", "1", "2"]
-    for tile, sla in zip(tiles, queue.TILES, strict=True):
+    for tile, sla in zip(tiles, OPEN_SLAS, strict=True):
         found = visitor.page(str(tile.get("href")))
         counted = tile.words.split()[0]
         assert f"{counted} open request" in found.words

@@ -2,7 +2,7 @@
 
 A claim is made for an access that attackers have. It fails when an attack within that access recovers more than
 retrained models would give, or when the model is less useful than a retrained one; it is withheld when an attack within
-that access could not be made, or when no attack of this very access told the original from retrained models: who was
+that access could not be made on this row, or when no attack of this very access told the original from retrained models: who was
 only asked says nothing of his weights.
 """
 
@@ -53,6 +53,8 @@ def _access(attack: str) -> Access:
 def _verdict(attacks: Mapping[str, Mapping[str, Any]], access: Access, failing: Sequence[str]) -> dict[str, Any]:
     broken, missing, told = list(failing), [], []
     for name, curve in attacks.items():
+        if curve["status"] == "not_made":  # on nobody, so that it says nothing of this row; the page lists it
+            continue
         if curve["status"] != "ok":
             missing.append(f"{name}: {curve['reason']}")
         elif curve["headline"]["recovery"]["status"] == "scored":

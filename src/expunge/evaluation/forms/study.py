@@ -128,6 +128,8 @@ class FormsStudy:
             reason = next((t for t in [*trials, original, *base] if isinstance(t, str)), None)
             if reason is not None:
                 found[attack.name] = withheld(reason)
+                if isinstance(original, str):  # nor on the original: it lacks something that no row could mend
+                    found[attack.name] = {"status": "not_made", "reason": original}
                 continue
             found[attack.name] = recovery_curve(
                 attack,

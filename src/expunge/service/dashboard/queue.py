@@ -15,17 +15,16 @@ from expunge.service.dashboard.asked import Asked
 from expunge.service.dashboard.frame import PageOf, Visit
 from expunge.service.entities import Page, Request
 from expunge.service.export import FORMS
-from expunge.service.words import REASONS, STATUSES, Sla
+from expunge.service.words import REASONS, STATUSES
 
 MEDIA = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
-TILES: tuple[Sla, ...] = ("breached", "overdue", "due_soon", "on_track")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
     """How many stand so; href shows them, or all again where they are shown already."""
 
-    sla: Sla
+    sla: str
     count: int
     pressed: bool
     query: str
@@ -59,8 +58,7 @@ def queue(visit: Visit) -> Response:
         "actions": actions_on_many(visit),
         "forms": tuple(FORMS) if visit.may("export") else (),
     }
-    counts = visit.service.desk.counts(visit.actor, open_only=True)
-    told["tiles"] = [_tile(asked, sla, counts["sla"][sla]) for sla in TILES]
+    told["tiles"] = [_tile(asked, sla, count) for sla, count in visit.service.desk.standing(visit.actor).items()]
     if visit.partial:
         return visit.page("_queue_again.html.j2", **told)
     return visit.page(
@@ -90,7 +88,7 @@ def _hidden(visit: Visit, asked: Asked) -> int:
     return visit.service.desk.list(visit.actor, wanted, Page(limit=1)).total
 
 
-def _tile(asked: Asked, sla: Sla, count: int) -> Tile:
+def _tile(asked: Asked, sla: str, count: int) -> Tile:
     pressed = asked.values("sla") == (sla,)
     return Tile(sla=sla, count=count, pressed=pressed, query=asked.query(sla=None if pressed else sla))
 

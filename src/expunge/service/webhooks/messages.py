@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from expunge.audit.encoding import canonical
-from expunge.errors import RequestError
+from expunge.errors import TamperedEvidence
 from expunge.service import tables
 from expunge.service.opendsr import SEPARATOR, is_opendsr, parts_of, status_of
 from expunge.service.webhooks.endpoints import OPENDSR, Webhook
@@ -84,9 +84,9 @@ def certificates(connection: Connection, request_id: str, home: Path) -> list[di
 def certificate_file(home: Path, path: str) -> Path:
     """
     Raises:
-        RequestError: the path leads out of the service's folder, or to nothing.
+        TamperedEvidence: the path leads out of the service's folder, or to nothing.
     """
     whole = (home / path).resolve()
     if not whole.is_relative_to(home.resolve()) or not whole.is_file():
-        raise RequestError("the certificate's file is not where it was put", "Restore it from a copy")
+        raise TamperedEvidence("the certificate's file is not where it was put", "Restore it from a copy")
     return whole
