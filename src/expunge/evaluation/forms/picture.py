@@ -31,7 +31,7 @@ def picture(report: Mapping[str, Any]) -> Plot | None:
     places = columns(attacks)
 
     def paint(drawing: Drawing, wide: bool) -> None:
-        axes = drawing.figure.add_axes((0.17, 0.01, 0.82, 0.76) if wide else (0.3, 0.01, 0.69, 0.76))
+        axes = drawing.figure.add_axes((0.17, 0.01, 0.765, 0.74) if wide else (0.3, 0.01, 0.6, 0.74))
         size = 9.5 if wide else 6.5
         axes.set_xlim(-0.1, places[-1] + 1.1)
         axes.set_ylim(len(rows), 0)
@@ -72,7 +72,7 @@ def _field(axes: Any, x: float, y: int, row: Mapping[str, Any], name: str, size:
     share = min(max(value, 0.0), 1.0)
     axes.add_patch(Rectangle((x + 0.03, y + 0.04), 0.94, 0.92, facecolor=CEILING, alpha=0.06 + 0.74 * share, lw=0))
     if size:
-        axes.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=INK, fontsize=size - 1.0)
+        axes.text(x + 0.5, y + 0.5, f"{round(100 * value)}", ha="center", va="center", color=INK, fontsize=size - 1.0)
 
 
 def _value(row: Mapping[str, Any], name: str) -> float | None:
