@@ -134,12 +134,13 @@ def worker(
     database: DatabaseUrl = None,
     at_once: Annotated[int, typer.Option("--at-once", min=1, help="Jobs at the same time.")] = 1,
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop when nothing is left to do now.")] = False,
+    lease: Annotated[float, typer.Option(min=1, help="Seconds until a silent worker counts as dead.")] = 30.0,
 ) -> None:
     """Work on what a service has approved, beside others, until Ctrl-C."""
     from expunge.service.serve import work_alone
 
     with _opened(home, database) as service:
-        work_alone(service, concurrency=at_once, until_idle=until_idle)
+        work_alone(service, concurrency=at_once, until_idle=until_idle, lease_seconds=lease)
 
 
 def doctor(

@@ -145,11 +145,13 @@ def serve(service: Service, host: str, port: int, *, work: bool = True) -> None:
         server.run(sockets=[listener])
 
 
-def work_alone(service: Service, *, concurrency: int = 1, until_idle: bool = False) -> None:
+def work_alone(
+    service: Service, *, concurrency: int = 1, until_idle: bool = False, lease_seconds: float = 30.0
+) -> None:
     """A worker and a dispatcher until SIGTERM or Ctrl-C, or until nothing is left to do now."""
     from expunge.service.jobs.worker import run_worker
 
-    jobs = make_jobs(service, concurrency=concurrency)
+    jobs = make_jobs(service, concurrency=concurrency, lease_seconds=lease_seconds)
     dispatcher = Dispatcher(service, jobs)
     if until_idle:
         try:
