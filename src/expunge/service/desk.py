@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from expunge.errors import Conflict, ExpungeError, NotFound, RequestError, TooMany, WrongState
 from expunge.service import tables
@@ -48,6 +48,16 @@ r = tables.request.c
 Names = list[str]
 LONGEST_NOTE = 1000
 BULK_MOST = 5000
+_OF_SUBJECT = r.subject_token.in_(bindparam("tokens", expanding=True))
+# one statement, made once: what a filing asks before it is taken
+BEFORE_FILING = select(
+    select(func.count()).where(r.received_at > bindparam("day")).scalar_subquery(),
+    select(func.count()).where(_OF_SUBJECT, r.received_at > bindparam("year")).scalar_subquery(),
+    select(r.id)
+    .where(_OF_SUBJECT, r.scope_digest == bindparam("digest"), r.status.not_in(sorted(FINAL)))
+    .limit(1)
+    .scalar_subquery(),
+)
 OPEN_SLAS: tuple[Sla, ...] = ("breached", "overdue", "due_soon", "on_track")
 
 
@@ -91,19 +101,15 @@ class Desk:
                 raise Conflict("a subject files for nobody else", "Give the identity that the key was made for")
             scope = self._scope(filing)
             scope_digest = digest_of(scope)
-            self._caps(connection, tokens, now)
-            open_one = connection.execute(
-                select(r.id).where(
-                    r.subject_token.in_(tokens), r.scope_digest == scope_digest, r.status.not_in(sorted(FINAL))
-                )
-            ).scalar()
+            open_one = self._before_filing(connection, tokens, scope_digest, now)
             due = due_at(received, regime)
             request_id = new_id("req")
             sealed = None
             if filing.tell_not and open_one is None:
                 told = json.dumps([t.model_dump(mode="json") for t in filing.tell_not], ensure_ascii=False)
                 sealed = self.identities.seal(request_id, told)
-            row = {
+            row: dict[str, Any] = {
+                **dict.fromkeys(r.keys()),
                 "id": request_id,
                 "external_id": filing.external_id,
                 "subject_token": token,
@@ -124,14 +130,18 @@ class Desk:
                 "sealed": sealed,
                 "version": 1,
             }
-            connection.execute(insert(tables.request).values(**row))
-            self._event(connection, request_id, actor, "filed", None, "received", {"regime": name})
-            said.append(request_id)
+            lines = [self._line(request_id, actor, "filed", None, "received", {"regime": name})]
+            # a new row is put in as it will stand, instead of being moved at once: filing must be quick
             if open_one is not None:
-                self._move(connection, self._row(connection, request_id), "cancelled", actor, "duplicate", of=open_one)
+                row |= {"status": "cancelled", "closed_at": stamp(now), "version": 2}
+                lines.append(self._line(request_id, actor, "duplicate", "received", "cancelled", {"of": open_one}))
             elif own or filing.verified:
-                self._move(connection, self._row(connection, request_id), "verified", actor, "verified")
-            return self._request(connection, request_id)
+                row |= {"status": "verified", "version": 2}
+                lines.append(self._line(request_id, actor, "verified", "received", "verified", {}))
+            connection.execute(insert(tables.request), row)
+            connection.execute(insert(tables.event), lines)
+            said.append(request_id)
+            return request_of(row, now)
 
     def _scope(self, filing: Filing) -> dict[str, Any]:
         """The scope as it is kept: record ids as keyed hashes, under the oldest key so that duplicates are seen."""
@@ -143,23 +153,31 @@ class Desk:
             told["about"] = scope.about
         return told
 
-    def _caps(self, connection: Connection, tokens: Sequence[str], now: datetime) -> None:
+    def _before_filing(
+        self, connection: Connection, tokens: Sequence[str], scope_digest: str, now: datetime
+    ) -> str | None:
+        """The open request of the same subject and scope, if there is one.
+
+        Raises:
+            TooMany: a cap is reached.
+        """
         approval = self.policy.approval
-        day = connection.execute(
-            select(func.count()).where(r.received_at > stamp(now - timedelta(days=1)))
-        ).scalar_one()  # fmt: skip
+        day, year, open_one = connection.execute(
+            BEFORE_FILING,
+            {
+                "day": stamp(now - timedelta(days=1)),
+                "year": stamp(now - timedelta(days=365)),
+                "tokens": list(tokens),
+                "digest": scope_digest,
+            },
+        ).one()
         if day >= approval.per_day:
             raise TooMany(f"{approval.per_day} requests a day are taken, and that many came", "Send it tomorrow")
-        if tokens:
-            year = connection.execute(
-                select(func.count()).where(
-                    r.subject_token.in_(list(tokens)), r.received_at > stamp(now - timedelta(days=365))
-                )
-            ).scalar_one()
-            if year >= approval.per_subject_a_year:
-                raise TooMany(
-                    f"one subject may file {approval.per_subject_a_year} requests a year", "Ask an operator to raise it"
-                )
+        if year >= approval.per_subject_a_year:
+            raise TooMany(
+                f"one subject may file {approval.per_subject_a_year} requests a year", "Ask an operator to raise it"
+            )
+        return None if open_one is None else str(open_one)
 
     # --- decisions ----------------------------------------------------------------------------------------------------
 
@@ -553,18 +571,21 @@ class Desk:
         to: str | None,
         detail: dict[str, Any],
     ) -> None:
-        told = {k: v for k, v in detail.items() if v not in (None, "")}
-        connection.execute(
-            insert(tables.event).values(
-                request_id=request_id,
-                at=stamp(self.clock()),
-                actor=actor.id,
-                kind=kind,
-                from_status=before,
-                to_status=to,
-                detail=told,
-            )
-        )
+        connection.execute(insert(tables.event), self._line(request_id, actor, kind, before, to, detail))
+
+    def _line(
+        self, request_id: str, actor: Actor, kind: str, before: str | None, to: str | None, detail: dict[str, Any]
+    ) -> dict[str, Any]:
+        """A row of the history."""
+        return {
+            "request_id": request_id,
+            "at": stamp(self.clock()),
+            "actor": actor.id,
+            "kind": kind,
+            "from_status": before,
+            "to_status": to,
+            "detail": {k: v for k, v in detail.items() if v not in (None, "")},
+        }
 
     def _decide(
         self, actor: Actor, action: str, request_id: str, decide: Callable[[Connection, RowMapping], None]
@@ -595,11 +616,8 @@ class Desk:
 
     def _trail_in(self, connection: Connection, actor: Actor, action: str, about: str | None, outcome: str) -> None:
         known = about if about is None or len(about) <= 80 else "too long to be an id"
-        connection.execute(
-            insert(tables.audit_trail).values(
-                at=stamp(self.clock()), actor=actor.id, role=actor.role, action=action, object=known, outcome=outcome
-            )
-        )
+        line = {"at": stamp(self.clock()), "actor": actor.id, "role": actor.role, "action": action}
+        connection.execute(insert(tables.audit_trail), {**line, "object": known, "outcome": outcome})
 
     def _row(self, connection: Connection, request_id: str) -> RowMapping:
         row = connection.execute(select(tables.request).where(r.id == request_id)).mappings().first()

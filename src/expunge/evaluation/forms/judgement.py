@@ -2,8 +2,8 @@
 
 A claim is made for an access that attackers have. It fails when an attack within that access recovers more than
 retrained models would give, or when the model is less useful than a retrained one; it is withheld when an attack within
-that access could not be made on this row, or when no attack of this very access told the original from retrained models: who was
-only asked says nothing of his weights.
+that access could not be made on this row, or when no attack of this very access told the original from retrained
+models: who was only asked says nothing of his weights.
 """
 
 from __future__ import annotations
