@@ -149,6 +149,15 @@ def test_it_is_taken_back_while_it_is_pending(house: House) -> None:
     is_problem(house.call("operator", "DELETE", f"/opendsr/requests/{UUID}"), 409)
 
 
+def test_taking_it_back_leaves_what_others_filed(house: House) -> None:
+    first = house.file(SUBJECT)
+    house.post("operator", "/opendsr/requests", json=body(SUBJECT, OTHER))
+    assert house.call("operator", "DELETE", f"/opendsr/requests/{UUID}").status_code == 202
+    assert house.get("auditor", f"/v1/requests/{first.id}").json()["status"] == "verified"
+    assert requests(house)[-1]["status"] == "cancelled"
+    assert status(house) == "pending"
+
+
 def test_once_work_has_begun_it_is_not(house: House) -> None:
     house.post("operator", "/opendsr/requests", json=body())
     move(house, requests(house)[0]["id"], "approved")

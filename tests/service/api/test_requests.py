@@ -101,6 +101,7 @@ def pages(house: House, query: str) -> tuple[list[str], list[int]]:
         if link is not None:
             assert link.endswith('; rel="next"')
             assert f"after={told['next']}" in link
+            assert link.count("after=") == 1
         path = link[1 : link.index(">")] if link else None
     return ids, totals
 
@@ -279,6 +280,14 @@ def test_the_same_key_for_something_else_is_refused(house: House) -> None:
         told = is_problem(house.post("operator", path, json=body, headers=headers), 422, "idempotency-key-reused")
         assert SUBJECT not in json.dumps(told)
     assert filed(house) == 2
+
+
+def test_the_same_body_at_another_address_is_something_else(house: House) -> None:
+    request = house.file()
+    body, headers = {"reason": "x"}, {"Idempotency-Key": "k-1"}
+    assert house.post("operator", f"/v1/requests/{request.id}/extend", json=body, headers=headers).status_code == 200
+    reply = house.post("operator", f"/v1/requests/{request.id}/hold", json=body, headers=headers)
+    is_problem(reply, 422, "idempotency-key-reused")
 
 
 def test_keys_of_others_are_others(house: House) -> None:

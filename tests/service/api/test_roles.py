@@ -211,6 +211,14 @@ def test_refusals_are_in_the_trail_and_say_nothing_of_what_was_sent(house: House
     assert "planted" not in reply.text
 
 
+def test_the_trail_keeps_ids_of_ours_alone(house: House) -> None:
+    kept = ["req_" + "a" * 26, "target:spam-sisa"]
+    for about in (*kept, "planted@example.org", "req_x", "spam-sisa", "target:A b", "x" * 200):
+        house.context.trail.tell(house.actor("operator"), "try", about)
+    told = house.get("auditor", "/v1/audit?action=try").json()["items"]
+    assert [one["object"] for one in told][::-1] == [*kept, None, None, None, None, None]
+
+
 def test_what_changes_something_is_in_the_trail(house: House) -> None:
     request = house.post("operator", "/v1/requests", json={"identity": SUBJECT, "verified": True}).json()
     hook = house.post("operator", "/v1/webhooks", json={"url": "https://hooks.example.com/"}).json()

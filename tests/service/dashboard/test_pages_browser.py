@@ -60,7 +60,7 @@ def serving(office: Office) -> Iterator[str]:
     """The pages at an address of this machine."""
     import uvicorn
 
-    with socket.socket() as listener:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(office.app, log_level="warning", lifespan="off", ws="none")
         server = uvicorn.Server(config)
