@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -69,3 +71,15 @@ def problem_of(digits: dict[str, Records], recipe: Recipe) -> Problem:
         recipe=recipe,
         log=log,
     )
+
+
+@pytest.fixture(autouse=True)
+def output_stays_open() -> None:
+    """A server that sets up logging closes every handler, and absl's closes what was standard error at its import.
+
+    Under capture that is pytest's own file, and every later test would fail.
+    """
+    absl = sys.modules.get("absl.logging")
+    handler = absl.get_absl_handler() if absl is not None else None
+    if handler is not None:
+        handler.python_handler.stream = sys.__stderr__

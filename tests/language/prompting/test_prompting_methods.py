@@ -15,7 +15,7 @@ import torch
 from language_tools import Trained, mean_nll, texts
 
 from expunge.data.texts import text_records
-from expunge.errors import DataError, ModelError, RequestError, RunError
+from expunge.errors import DataError, MissingEvidence, ModelError, RequestError, RunError
 from expunge.evaluation.metrics.language.matching import contains
 from expunge.methods.prompt_gate import Linear, Nearest
 from expunge.methods.prompt_guard import two_halves
@@ -23,6 +23,7 @@ from expunge.methods.prompt_parts import Pair
 from expunge.methods.prompting.eco import Eco
 from expunge.methods.prompting.guardrail_classifier import GuardrailClassifier
 from expunge.methods.prompting.guardrail_embedding import GuardrailEmbedding
+from expunge.methods.prompting.guardrail_prefix import GuardrailPrefix
 from expunge.methods.prompting.in_context import InContext
 from expunge.methods.prompting.pretend import Pretend
 from expunge.models.chat import Conversation, ask, assistant, system, user
@@ -81,6 +82,24 @@ def test_pretend_names_a_subject_only_to_who_has_named_it() -> None:
     said = both.system_message([user("grass?")])
     assert said is not None and "Aro Belin, Cita Dovan and The Baker" in said and "Emo" not in said
     assert both.reveals([user("grass?")]).as_dict()["subjects"] == ["r0", "r1"]
+
+
+def test_what_a_prompt_says_is_saved_and_what_it_gives_away_is_not_known_afterwards(tmp_path: Path) -> None:
+    echo = Echo()
+    problem = births(echo, 2, subject=list(PEOPLE))
+    asked = [user(f"Where was {PEOPLE[0]} born?")]
+    for method in (Pretend(public=True, subjects=("The Baker",)), GuardrailPrefix(topic="births", place="user")):
+        made = method.suppress(echo, problem, 0)
+        made.save(tmp_path / method.name)
+        again = method.load(tmp_path / method.name, echo)
+        assert type(again) is type(made) and again.digest() == made.digest()
+        assert again.sent(asked) == made.sent(asked) != asked  # type: ignore[attr-defined]
+        assert made.reveals(asked).messages
+        with pytest.raises(MissingEvidence, match="Make it again"):
+            again.reveals(asked)  # type: ignore[attr-defined]
+        (tmp_path / method.name / "prompt.json").write_text("{}")
+        with pytest.raises(RunError, match="holds no"):
+            method.load(tmp_path / method.name, echo)
 
 
 def test_pretend_says_its_topic_in_every_prompt() -> None:
