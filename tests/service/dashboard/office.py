@@ -98,6 +98,7 @@ class Office:
             service.database, service.identities, service.clock, part or AccessPart(secure=False, limits=GENEROUS)
         )
         self.app = create_pages(service, self.access)
+        self._known: dict[tuple[str, str], Visitor] = {}
 
     @property
     def service(self) -> Any:
@@ -112,6 +113,12 @@ class Office:
         maker = APPROVER if role == "approver" else OPERATOR
         bound = identity if role == "subject" else None
         return self.access.keys.make(maker, role, f"{role} of a test", identity=bound)[1]
+
+    def known(self, role: Role, identity: str = SUBJECT) -> Visitor:
+        """The same one each time, for tests that only look."""
+        if (role, identity) not in self._known:
+            self._known[role, identity] = self.visitor(role, identity)
+        return self._known[role, identity]
 
     def visitor(self, role: Role | None, identity: str = SUBJECT) -> Visitor:
         """Somebody with a browser, signed in; None: not signed in."""
@@ -182,7 +189,8 @@ class Visitor:
 
     def __init__(self, office: Office) -> None:
         self.office = office
-        self.client = TestClient(office.app, base_url="http://testserver")
+        self.client = TestClient(office.app)
+        self._csrf = ""
 
     def sign_in(self, key: str) -> Any:
         return self.client.post("/sign-in", data={"key": key})
@@ -191,9 +199,12 @@ class Visitor:
         return self.client.get(path, **told)
 
     def csrf(self) -> str:
-        found = re.search(r'name="csrf" value="([^"]+)"', self.get("/requests").text)
-        assert found is not None
-        return found[1]
+        """The session's token, as its forms have it."""
+        if not self._csrf:
+            found = re.search(r'name="csrf" value="([^"]+)"', self.get("/policy-of-nobody").text)
+            assert found is not None
+            self._csrf = found[1]
+        return self._csrf
 
     def post(self, path: str, data: Mapping[str, Any] | None = None, *, csrf: bool = True, **told: Any) -> Any:
         """Send fields, with the session's token."""

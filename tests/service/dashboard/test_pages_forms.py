@@ -100,7 +100,7 @@ def test_a_subject_files_for_nobody_else(office: Office) -> None:
 def test_a_form_that_is_not_taken_says_why_and_keeps_what_is_nobodys_name(
     shared: Office, fields: dict, said: str
 ) -> None:
-    operator = shared.visitor("operator")
+    operator = shared.known("operator")
     form = operator.page("/requests/new").form("/requests/new")
     sent = {"identity": "person-77", "external_id": "T-1", "least_guarantee": "certified", **fields}
     answer = operator.submit(form, **sent)
@@ -364,7 +364,7 @@ def test_a_model_is_registered_indexed_again_and_retired(office: Office) -> None
 
 
 def test_the_check_of_a_certificate_finds_what_is_wrong(shared: Office, tmp_path: Path) -> None:
-    auditor = shared.visitor("auditor")
+    auditor = shared.known("auditor")
     link = f"/requests/{shared.ids['fulfilled']}/certificates/orders/exact"
     value = auditor.get(link).json()
     form = auditor.page("/certificates").form("/certificates")
@@ -400,7 +400,7 @@ def test_the_check_of_a_certificate_finds_what_is_wrong(shared: Office, tmp_path
 def test_nothing_is_done_to_the_number_of_requests_by_looking(shared: Office) -> None:
     before = shared.desk.list(OPERATOR, Filter(verified=None)).total
     for role in ("operator", "approver", "auditor"):
-        visitor = shared.visitor(role)
+        visitor = shared.known(role)
         for path in ("/requests", f"/requests/{shared.ids['verified']}", "/system", "/models"):
             assert visitor.get(path).status_code == 200
     assert shared.desk.list(OPERATOR, Filter(verified=None)).total == before

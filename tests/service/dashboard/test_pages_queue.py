@@ -36,7 +36,7 @@ def ids(text: str) -> list[str]:
 
 
 def test_the_list_shows_what_the_filter_asks_for(shared: Office) -> None:
-    visitor = shared.visitor("operator")
+    visitor = shared.known("operator")
     for status in STATUSES:
         shown = ids(visitor.get(f"/requests?status={status}&verified=any").text)
         wanted = shared.desk.list(OPERATOR, Filter(status=(status,), verified=None))
@@ -104,7 +104,7 @@ def test_the_tiles_count_what_is_open_and_lead_to_it(office: Office) -> None:
 
 
 def test_a_script_gets_the_list_alone(shared: Office) -> None:
-    visitor = shared.visitor("operator")
+    visitor = shared.known("operator")
     whole = visitor.get("/requests?reason=privacy&sla=on_track")
     part = visitor.client.get("/requests?reason=privacy&sla=on_track&q=&due_from=", headers=HX)
     assert "<html" not in part.text
@@ -115,7 +115,7 @@ def test_a_script_gets_the_list_alone(shared: Office) -> None:
 
 
 def test_what_matches_is_handed_out_without_personal_data(shared: Office) -> None:
-    visitor = shared.visitor("operator")
+    visitor = shared.known("operator")
     rows = list(csv.DictReader(io.StringIO(visitor.get("/requests/export/csv?status=denied&status=failed").text)))
     assert {row["id"] for row in rows} == {shared.ids["denied"], shared.ids["failed"]}
     told = json.loads(visitor.get("/requests/export/json?status=denied").text)
@@ -254,7 +254,7 @@ def test_a_query_is_written_again_with_one_thing_changed() -> None:
 
 
 def test_the_policy_is_told_in_words(shared: Office) -> None:
-    words = shared.visitor("approver").page("/policy").words
+    words = shared.known("approver").page("/policy").words
     for told in (
         "gdpr default 1 calendar month 2 months a working day Europe/Berlin",
         "ccpa 45 calendar days 45 days any day America/Los_Angeles",

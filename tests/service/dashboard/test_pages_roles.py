@@ -33,7 +33,7 @@ def address(office: Office, page: PageOf) -> str:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("page", GUARDED, ids=lambda page: f"{page.method} {page.path}")
 def test_each_role_meets_each_page_as_the_table_says(shared: Office, page: PageOf, role: str) -> None:
-    visitor = shared.visitor(role, PEOPLE[1])  # whose request is the fulfilled one
+    visitor = shared.known(role, PEOPLE[1])  # whose request is the fulfilled one
     path = address(shared, page)
     answer = visitor.get(path) if page.method == "GET" else visitor.post(path)
     if role in ALLOWED[str(page.permission)]:
@@ -93,7 +93,7 @@ def test_forms_without_their_token_are_refused_and_do_nothing(shared: Office) ->
         if page.method != "POST":
             continue
         role = sorted(ALLOWED[str(page.permission)] - {"subject"})[0]
-        visitor = shared.visitor(role)
+        visitor = shared.known(role)
         path = address(shared, page).replace(
             shared.ids["fulfilled"], shared.ids[FIT.get(page.path.split("/")[-1], "verified")]
         )

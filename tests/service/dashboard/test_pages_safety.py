@@ -44,7 +44,7 @@ def every_page(shared: Office) -> dict[tuple[str, str], str]:
     """(role, path) -> text."""
     told = {}
     for role in ROLES:
-        visitor = shared.visitor(role, PEOPLE[1])
+        visitor = shared.known(role, PEOPLE[1])
         for path in paths(shared):
             answer = visitor.get(path)
             if answer.status_code != 403:
@@ -171,7 +171,7 @@ def test_what_somebody_smuggles_in_is_shown_as_text(office: Office, evil: str) -
 
 
 def test_headers_keep_a_browser_careful(shared: Office) -> None:
-    visitor = shared.visitor("operator")
+    visitor = shared.known("operator")
     for path in ("/requests", "/sign-in", "/nothing", "/audit", "/requests/none", "/requests/export/csv"):
         answer = visitor.client.get(path, follow_redirects=False)
         assert answer.headers["content-security-policy"] == POLICY, path
@@ -252,7 +252,7 @@ def test_errors_are_pages_with_a_cause_and_a_remedy(office: Office, monkeypatch:
 
 
 def test_a_script_gets_an_error_as_a_part(shared: Office) -> None:
-    visitor = shared.visitor("operator")
+    visitor = shared.known("operator")
     answer = visitor.client.get("/requests?sla=late", headers={"hx-request-type": "partial"})
     assert answer.status_code == 422
     assert "<html" not in answer.text
