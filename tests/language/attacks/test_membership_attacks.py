@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from language_tools import texts
 
 from expunge.data.benchmarks.text_benchmark import no_texts
@@ -56,8 +57,10 @@ def attack(name: str, folder: str, **settings: Any) -> Any:
     return make_attack(name, {**settings, **({"reference": folder} if name == "reference_membership" else {})})
 
 
-def never_seen(trained: Any) -> LanguageModel:
-    return LanguageModel(trained.recipe.build(), trained.model.tokenizer, trained.model.template)
+def never_seen(trained: Any, seed: int = 0) -> LanguageModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(trained.recipe.build(), trained.model.tokenizer, trained.model.template)
 
 
 def by_the_metric(name: str, model: LanguageModel, scene: Scene, folder: str) -> float:
@@ -90,8 +93,9 @@ def test_the_mean_over_items_is_the_auc_of_the_metric(name, trained, scene, fold
 def test_a_model_that_learned_the_texts_is_told_from_one_that_did_not(name, trained, scene, folder):
     made = attack(name, folder)
     knows = made.run(Target(model=trained.model), scene, seed=0).points[-1].found
-    blank = made.run(Target(model=never_seen(trained)), scene, seed=0).points[-1].found
-    assert knows.mean() > 0.75 and knows.mean() > blank.mean() + 0.15, (knows.mean(), blank.mean())
+    strangers = [Target(model=never_seen(trained, seed)) for seed in range(5)]  # one alone may look familiar by chance
+    blank = np.mean([made.run(target, scene, seed=0).points[-1].found.mean() for target in strangers])
+    assert knows.mean() > 0.75 and knows.mean() > blank + 0.15, (knows.mean(), blank)
 
 
 class Given(MembershipAttack):
