@@ -144,6 +144,53 @@ def test_choices_agree_with_trying_every_row(learner: str | None) -> None:
     assert served > 20
 
 
+def measured_holds(request: PlanRequest, made: dict[str, Any], told: dict[str, Any]) -> bool:
+    """The same on what was measured, where what was kept has an interval and retrained models are the floor."""
+    if made["status"] != "ok":
+        return False
+    floor = next(r for r in told["rows"] if r["label"] == "retrain")["measurements"]
+    for probe in ("retain", "neighbour", "foundational"):
+        if made["measurements"][probe]["high"] < floor[probe]["value"] - 0.1:
+            return False
+    whole = {**made, "measurements": {**made["measurements"], "retain": {"value": 1.0}}}
+    return holds(request, whole, told)
+
+
+@pytest.mark.parametrize("learner", [None, "sharded_adapters", "dp_lora"])
+def test_choices_agree_with_trying_every_row_of_what_was_measured(learner: str | None) -> None:
+    """The table that `expunge bench forms` measured: three seeds, thirty attacks, nineteen rows."""
+    path = Path(__file__).parents[2] / "docs" / "results" / "forms.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    chosen = set()
+    for motive, least, threat, deadline in itertools.product(
+        ("access_revocation", "correction"),
+        (None, "exact", "empirical", "suppressed"),
+        ("black_box", "logits", "weights", "pair"),
+        (None, 60.0, 5_000.0, 40_000.0),
+    ):
+        request = ask(
+            motive=motive, least_guarantee=least, threat=threat, deadline=deadline, model={"learner": learner}
+        )
+        able = {r["label"]: r for r in told["rows"] if measured_holds(request, r, told)}
+        if not able:
+            with pytest.raises(Unattainable):
+                choose(request, told)
+            continue
+        found = choose(request, told)
+        assert {found.chosen.label, *(o.label for o in found.others)} == set(able)
+        chosen.add(found.chosen.label)
+        if motive == "access_revocation":
+            words = {label: GUARANTEES[row["guarantee"].split("(")[0]].strength for label, row in able.items()}
+            assert words[found.chosen.label] == max(words.values())
+        else:
+            kept = {
+                label: round(min(row["measurements"][p]["value"] for p in ("retain", "neighbour")), 2)
+                for label, row in able.items()
+            }
+            assert kept[found.chosen.label] == max(kept.values())
+    assert len(chosen) >= 2
+
+
 def test_a_row_that_did_not_run_is_no_option() -> None:
     made = option(ask(), evidence()["rows"][-1], evidence())
     assert made.why_not == ("it did not run where evidence was gathered: x",)

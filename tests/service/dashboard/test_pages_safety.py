@@ -23,8 +23,7 @@ from expunge.service.dashboard.app import PAGES
 from expunge.service.dashboard.flash import COOKIE, Flash, pack, unpack
 from expunge.service.words import ROLES
 
-EVIL = "<script>alert(1)</script>"
-EVILS = (EVIL, '"><img src=x onerror=alert(1)>', "javascript:alert(1)", "{{ 7 * 7 }}")
+EVILS = ('"><script>alert(1)</script><img src=x onerror=alert(1)>', "javascript:alert(1) {{ 7 * 7 }}")
 POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 
 
@@ -164,10 +163,10 @@ def test_what_somebody_smuggles_in_is_shown_as_text(office: Office, evil: str) -
         page = Page(text)
         assert len(page.every("script")) == 1
         assert not page.every("img")
-        assert evil not in text or evil.startswith(("javascript", "{{"))
+        assert evil not in text or evil.startswith("javascript")
         assert all(not (e.get("href") or "").startswith("javascript") for e in page.elements)
         assert "49" not in re.findall(r"<dd>(\d+)</dd>", text)
-    assert sum("alert(1)" in Page(text).words or "7 * 7" in Page(text).words for text in texts) >= 5
+    assert sum("alert(1)" in Page(text).words for text in texts) >= 5
 
 
 def test_headers_keep_a_browser_careful(shared: Office) -> None:
@@ -308,3 +307,27 @@ def test_mounted_elsewhere_every_link_follows(office: Office) -> None:
     client.cookies.clear()
     away = client.get("/erase/calendar?month=2026-04", follow_redirects=False)
     assert away.headers["location"] == "/erase/sign-in?next=/calendar%3Fmonth%3D2026-04"
+
+
+def test_beside_the_api_one_key_opens_both_and_neither_takes_the_others_addresses(office: Office) -> None:
+    from expunge.service.api.app import create_api
+    from expunge.service.api.settings import ApiPart
+    from expunge.service.dashboard import mount_pages
+
+    app = create_api(office.service, ApiPart(access=AccessPart(secure=False)))
+    mount_pages(app, office.service)
+    client, key = TestClient(app), office.key("operator")
+    bearer = {"authorization": f"Bearer {key}"}
+    assert client.get("/v1/requests", headers=bearer).json()["total"] == 0
+    signed = client.post("/sign-in", data={"key": key})
+    assert signed.url.path == "/requests"
+    assert signed.headers["content-security-policy"] == POLICY
+    assert client.get("/v1/requests", headers={}).status_code == 401  # a session opens no API: nothing to forge there
+    assert (
+        client.get("/v1/requests", headers=bearer).headers["content-security-policy"].startswith("default-src 'none'")
+    )
+    assert client.get("/nothing").headers["content-type"].startswith("text/html")
+    assert client.get("/static/dashboard.css").headers["cache-control"] == "no-cache"
+    assert client.get("/", follow_redirects=False).headers["location"] == "/requests"
+    large = b"csrf=x&pasted=" + b"y" * 1_100_000
+    assert client.post("/certificates", content=large).status_code == 413
