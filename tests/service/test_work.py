@@ -249,3 +249,14 @@ def test_cancelled_between_planning_and_run_is_not_carried_out(bench: Bench) -> 
     assert bench.status(request_id) == "cancelled" and bench.kind().owners["ann"] == 3
     with bench.service.database.read() as connection:
         assert connection.execute(select(tables.batch.c.status)).scalar() == "done"
+
+
+def test_a_certificate_without_its_place_in_the_log_fails(tmp_path) -> None:
+    bench = with_rule(tmp_path, "now")
+    bench.approved("ann")
+    bench.work()
+    (path,) = (bench.service.home / "certificates").glob("*.json")
+    value = read_json(path)
+    del value["log"]
+    assert verify_layer(value, keys=bench.service.keys.trusted).outcome == "fail"
+    bench.close()

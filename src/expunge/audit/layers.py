@@ -195,6 +195,8 @@ def verify_layer(value: Mapping[str, Any], *, keys: TrustedKeys | None, folder: 
         nonlocal told
         if value["format"] != FORMAT:
             raise TamperedEvidence(f"format {value['format']!r} is not known", REMEDY)
+        for name in ("index", "inclusion", "consistency", "checkpoint"):
+            value["log"][name]  # what is missing here has not passed, and is looked at by no other check
         told = LayerStatement.read(unseal(value["envelope"])[0])
         return f"statement of {told.predicate.issued_at} about {told.predicate.target}"
 

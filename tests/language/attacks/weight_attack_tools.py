@@ -75,7 +75,8 @@ def separating(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """(width + 1, 1) a plane with the rows of `one` above it and those of `other` below."""
     rows = torch.cat([one, other])
     goal = torch.cat([torch.ones(len(one), 1), -torch.ones(len(other), 1)])
-    return torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], 1), goal).solution
+    # the default driver starts from pivots that nobody has set, and now and then misses the plane
+    return torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], 1), goal, driver="gelsd").solution
 
 
 def pushed_aside(trained: Trained, strength: float = 60.0) -> LanguageModel:

@@ -404,3 +404,18 @@ def test_nothing_is_done_to_the_number_of_requests_by_looking(shared: Office) ->
         for path in ("/requests", f"/requests/{shared.ids['verified']}", "/system", "/models"):
             assert visitor.get(path).status_code == 200
     assert shared.desk.list(OPERATOR, Filter(verified=None)).total == before
+
+
+def test_a_request_that_was_minimised_is_still_shown(office: Office) -> None:
+    from expunge.service.maintenance import Maintenance
+
+    request_id = office.file(PEOPLE[1], external_id="T-1")
+    office.desk.extend(OPERATOR, request_id, "slow post")
+    office.desk.deny(OPERATOR, request_id, "no_match", "looked twice")
+    office.bench.clock.advance(timedelta(days=1000))
+    assert Maintenance(office.service).minimise() == 1
+    words = office.visitor("operator").page(f"/requests/{request_id}").words
+    assert "Denied by somebody" in words
+    assert "Denied, because Nothing matches the subject" in words
+    for gone in ("slow post", "looked twice", "T-1", "None", "key_"):
+        assert gone not in words

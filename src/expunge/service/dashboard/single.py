@@ -108,7 +108,9 @@ def way(request: Request, events: Sequence[Event]) -> list[tuple[Status, str, da
 
 def _line(visit: Visit, event: Event) -> dict[str, Any]:
     """A line of history; what staff wrote for each other is not told to a subject."""
-    if event.actor == visit.actor.id:
+    if not event.actor:  # the request was minimised
+        actor = "somebody"
+    elif event.actor == visit.actor.id:
         actor = "you"
     elif event.actor == "system":
         actor = "the service"
