@@ -92,7 +92,7 @@ def make_plan(request: Request, folder: Path) -> Plan:
             f"the request demands {least.word} and {method.name} may claim at most {method.guarantee.word}",
             "Choose a method with that guarantee (`expunge methods`), or ask for less",
         )
-    train, holdout, test = _records(request)
+    train, holdout, test = records_of(request)
     try:
         forget = tuple(_forget_ids(request, train))
     except UnknownIds as error:
@@ -335,7 +335,12 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file(tensors, str(path))
 
 
-def _records(request: Request) -> tuple[Records, Records, Records]:
+def records_of(request: Request) -> tuple[Records, Records, Records]:
+    """The training, holdout and test records of a request, as its data part says.
+
+    Raises:
+        RequestError, DataError: they cannot be read.
+    """
     part = request.data
     options: dict[str, Any] = {
         k: getattr(part, k) for k in ("id", "owner", "label", "features") if getattr(part, k) is not None

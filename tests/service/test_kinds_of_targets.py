@@ -267,7 +267,7 @@ def test_a_trained_model_forgets_everybody_who_asked_so_far(tmp_path: Path, benc
     request = {
         "id": "template",
         "data": {"source": str(path), "id": "key", "owner": "user", "label": "y"},
-        "model": {"factory": "expunge.models.architectures:mlp", "kwargs": {"inputs": 2, "classes": 2, "hidden": 8},
+        "model": {"factory": "expunge.models.architectures:mlp", "kwargs": {"features": 2, "classes": 2},
                   "trainer": {"epochs": 4}},
         "forget": {"owners": ["user-0"]},
         "method": "finetune",

@@ -102,12 +102,10 @@ def _rows(template: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         options = part.options()
         records = load_texts(options.pop("source"), **options)
     else:
-        from expunge.data import load_records
-        from expunge.request import DataPart
+        from expunge.request import Request
+        from expunge.run import records_of
 
-        data = DataPart.model_validate(template["data"])
-        columns = {k: getattr(data, k) for k in ("id", "owner", "label", "features") if getattr(data, k) is not None}
-        records = load_records(data.source, **columns, **data.options)
+        records, _, _ = records_of(Request.model_validate(template))  # the model never saw those set aside
     owners = records.owners
     if owners is None:
         return []
