@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from expunge import __version__, commands, language_commands
+from expunge.environment import loading
 from expunge.errors import ExpungeError, UnknownName
 from expunge.planner.command import plan
 from expunge.progress import progress_bars
@@ -154,7 +157,8 @@ def run(
 
 
 def _run_language(asked: LanguageRequest, folder: Path, dry: bool, max_minutes: float | None, as_json: bool) -> None:
-    from expunge.language_run import execute_language, make_language_plan, rank
+    with loading():
+        from expunge.language_run import execute_language, make_language_plan, rank
 
     plan = make_language_plan(asked, folder)
     if dry:
@@ -293,6 +297,7 @@ def _from_interrupt(error: BaseException | None) -> bool:
 def main() -> None:
     """Entry point: errors become one line and an exit code, never a traceback."""
     interrupted = "interrupted: run the same command again and it goes on where it was"
+    atexit.register(gc.freeze)  # at the end the memory goes back whole: looking for garbage in it takes a second
     try:
         code = app(standalone_mode=False)
     except ExpungeError as error:

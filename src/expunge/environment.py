@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,6 +33,22 @@ def installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "absent"
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Import large libraries inside: what they define stays for good, so that nothing is searched for garbage.
+
+    Python would look through all objects again and again as their number grows, which is a second of the five that
+    torch and transformers take.
+    """
+    searched = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searched:
+            gc.enable()
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from language_tools import mean_nll
 from safetensors.torch import load_file
 
 import expunge
+from expunge.environment import loading
 from expunge.errors import (
     DataError,
     EmptyForgetSet,
@@ -299,3 +301,34 @@ def test_planning_loads_nothing_that_draws_or_only_tests_hypotheses():
     code = f"import sys, expunge.language_run; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_libraries_are_loaded_without_a_search_for_garbage_which_then_goes_on():
+    def inside(fail=False):
+        with loading():
+            assert not gc.isenabled()
+            if fail:
+                raise ImportError
+
+    inside()
+    assert gc.isenabled()
+    with pytest.raises(ImportError):
+        inside(fail=True)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        inside()
+        assert not gc.isenabled()  # it was off before
+    finally:
+        gc.enable()
+
+
+def test_a_command_looks_for_no_garbage_when_it_ends():
+    """What is left when Python goes: everything, which it need not walk through."""
+    code = (
+        "import atexit, gc, sys\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"  # the last registered runs first
+        "from expunge.cli import main; sys.argv = ['expunge', '--version']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "True"

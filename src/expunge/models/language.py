@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from expunge.data.records import Records
+from expunge.environment import loading
 from expunge.errors import ContextTooLong, ModelError, RequestError
 from expunge.models.chat import Conversation, checked
 from expunge.models.classifier import state_digest
@@ -75,8 +77,11 @@ class LanguageModel:
             ModelError: nothing is there, the hub cannot be reached, or it is no causal language model.
             RequestError: unknown dtype, or a device that this machine lacks.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        with loading():
+            from transformers import AutoModelForCausalLM, AutoTokenizer
 
+            for part in ("modeling_utils", "generation"):  # of every model; each would be loaded on first use
+                import_module(f"transformers.{part}")
         _own_progress()
         check_device(device)
         if dtype not in DTYPES:

@@ -112,7 +112,7 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
 
     def window(address: str, key: str | None = None, **options: Any) -> Any:
         context = chromium.new_context(base_url=address, **options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
